@@ -1,0 +1,45 @@
+"""Where Clearstone keeps its files: one folder, ``.clearstone`` in the working directory unless told otherwise."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+_configured: Path | None = None
+
+
+def home() -> Path:
+    """Return the folder: what `set_home` was given, else ``CLEARSTONE_HOME``, else ``.clearstone`` here."""
+    if _configured is not None:
+        return _configured
+    return Path(os.environ.get("CLEARSTONE_HOME") or ".clearstone").absolute()
+
+
+def set_home(folder: str | os.PathLike[str] | None) -> None:
+    """Keep files in `folder` from now on; None goes back to the default."""
+    global _configured  # noqa: PLW0603 - one process, one home
+    _configured = Path(folder).absolute() if folder is not None else None
+
+
+def trace_file() -> Path:
+    """Return the path of the default trace database."""
+    return home() / "traces.db"
+
+
+def checkpoint_folder() -> Path:
+    """Return the folder of automatic checkpoints."""
+    return home() / "checkpoints"
+
+
+def ensure_home() -> Path:
+    """Create the folder for its owner alone, with a .gitignore that keeps records out of repositories.
+
+    Raises:
+        OSError: it cannot be created.
+    """
+    folder = home()
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    ignore = folder / ".gitignore"
+    if not ignore.exists():
+        ignore.write_text("*\n", encoding="utf-8")
+    return folder

@@ -1,0 +1,260 @@
+"""The hinge between a decorated call and whatever should become of it.
+
+Idea: a decorator knows how to drive its kind of callable (sync, coroutine, generator, async generator) and nothing
+else. What happens around the call is decided by a `Run`: `record.recording.Recording` proceeds and remembers,
+`replay.engine.Replay` answers. Both are found through the context variables of this file, so neither half imports the
+other.
+
+Invariant: an override (a replay, or `SUSPENDED`) always wins over every recorder, so no call inside a replay is ever
+recorded as a new live one. Context variables follow tasks by themselves; `carry` takes them into threads.
+
+Refused: a ``proceed`` callback (``run(site, call, proceed)``). It costs a closure and a second library frame per call
+in the user's traceback; `begin` and the methods of `OpenCall` need neither.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+import weakref
+from concurrent.futures import ThreadPoolExecutor
+from contextvars import ContextVar
+from dataclasses import dataclass
+from functools import partial, wraps
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Mapping
+
+    from clearstone.span import Site, Span, Trace
+
+
+@dataclass(frozen=True, slots=True)
+class BoundCall:
+    """A call about to be made: the site, the object it is bound to (None for a function), and its arguments.
+
+    `streams` says that it is a generator's, so that its outcome is a stream of chunks.
+    """
+
+    site: Site
+    instance: Any
+    args: tuple[Any, ...]
+    kwargs: Mapping[str, Any]
+    streams: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """An outcome given instead of calling: `error` if set, else `chunks` as a stream if set, else `value`.
+
+    For a stream `value` is what the generator returns, and `error` is raised after the chunks.
+    """
+
+    value: Any = None
+    error: BaseException | None = None
+    chunks: Iterable[Any] | None = None
+
+
+class OpenCall(Protocol):
+    """One call in progress. The decorator reports to it; it never raises into the user's call."""
+
+    @property
+    def answer(self) -> Answer | None:
+        """The outcome to give without calling; None means: proceed."""
+
+    def enter(self) -> Any:
+        """Make this call the current one in this context; return a token for `leave`."""
+
+    def leave(self, token: Any) -> None:
+        """Make the caller current again."""
+
+    def chunk(self, value: Any) -> None:
+        """A stream yielded `value`."""
+
+    def returned(self, value: Any) -> None:
+        """The call returned `value` (a generator: ended with it)."""
+
+    def raised(self, error: BaseException) -> None:
+        """The call raised `error`."""
+
+    def closed(self) -> None:
+        """The consumer closed the stream before its end."""
+
+
+class Run(Protocol):
+    """What becomes of decorated calls."""
+
+    def begin(self, call: BoundCall) -> OpenCall:
+        """Open `call`.
+
+        Raises:
+            ReplayError: when a replay has no answer and must not call either.
+        """
+
+
+class OpenSpan(Protocol):
+    """What other rooms may ask of the span a context is in."""
+
+    span_id: str
+    trace_id: str
+    in_boundary: bool
+
+    @property
+    def recording(self) -> Run:
+        """The Run that records into this span's provider."""
+
+    def snapshot(self) -> Span:
+        """The span as it is now."""
+
+    def trace_so_far(self) -> Trace:
+        """Every span of this trace known in this process: ended, stored and still open ones."""
+
+
+class PassingCall:
+    """An open call that remembers nothing and answers nothing: the call is simply made."""
+
+    answer = None
+
+    def enter(self) -> None:
+        """Nothing becomes current."""
+
+    def leave(self, token: Any) -> None:
+        """Nothing was current."""
+
+    def chunk(self, value: Any) -> None:
+        """Forget `value`."""
+
+    def returned(self, value: Any) -> None:
+        """Forget `value`."""
+
+    def raised(self, error: BaseException) -> None:
+        """Forget `error`."""
+
+    def closed(self) -> None:
+        """Nothing was open."""
+
+
+PASSING = PassingCall()
+
+
+class Suspended:
+    """The Run of nothing: decorated calls behave as if they were not decorated."""
+
+    def begin(self, call: BoundCall) -> OpenCall:
+        """Let `call` pass."""
+        del call
+        return PASSING
+
+
+SUSPENDED = Suspended()
+
+
+def site_of(target: Any) -> Site | None:
+    """Return the site of a decorated callable, also of a bound method; None where it is not decorated."""
+    owner = getattr(target, "_self_parent", None) if not hasattr(target, "_self_site") else target
+    return getattr(owner, "_self_site", None)
+
+
+override: ContextVar[Run | None] = ContextVar("clearstone_override", default=None)
+current_span: ContextVar[OpenSpan | None] = ContextVar("clearstone_span", default=None)
+
+_open_spans: weakref.WeakValueDictionary[str, OpenSpan] = weakref.WeakValueDictionary()
+_disabled = os.environ.get("CLEARSTONE_DISABLED", "") not in {"", "0"}
+
+
+def is_disabled() -> bool:
+    """Whether ``CLEARSTONE_DISABLED=1`` stood in the environment when Clearstone was imported."""
+    return _disabled
+
+
+@contextlib.contextmanager
+def overriding(run: Run) -> Iterator[None]:
+    """Send every decorated call of this context to `run`, whatever provider it belongs to."""
+    token = override.set(run)
+    span = current_span.set(None)
+    try:
+        yield
+    finally:
+        current_span.reset(span)
+        override.reset(token)
+
+
+def suspended() -> contextlib.AbstractContextManager[None]:
+    """Let decorated calls of this context pass through unrecorded."""
+    return overriding(SUSPENDED)
+
+
+def opened(span: OpenSpan) -> None:
+    """Remember that `span` is open."""
+    _open_spans[span.span_id] = span
+
+
+def closed(span: OpenSpan) -> None:
+    """Forget `span`; doing so twice is harmless."""
+    _open_spans.pop(span.span_id, None)
+
+
+def find_open_span(span_id: str) -> OpenSpan | None:
+    """Return the open span of this process with that id, or None."""
+    return _open_spans.get(span_id)
+
+
+def open_spans() -> tuple[OpenSpan, ...]:
+    """Return the open spans of this process."""
+    return tuple(_open_spans.values())
+
+
+# --- into threads ----------------------------------------------------------------------------------------------------
+# A new thread starts with an empty context (until Python 3.14), so a span opened in it would lose its parent and a
+# replay would not reach it. Only our two variables are carried: the user's own context variables keep Python's rules.
+
+_carry_lock = threading.Lock()
+_carrying = False
+
+
+def carry_into_threads() -> None:
+    """Hand the current span and override to every thread and executor job started from now on. Idempotent."""
+    global _carrying  # noqa: PLW0603 - one process, one patch
+    with _carry_lock:
+        if _carrying:
+            return
+        _carrying = True
+        threading.Thread.start = _carrying_start(threading.Thread.start)  # type: ignore[method-assign, assignment]
+        ThreadPoolExecutor.submit = _carrying_submit(ThreadPoolExecutor.submit)  # type: ignore[method-assign]
+
+
+def carried(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Return `function` bound to the current span and override, or itself where there is neither."""
+    span, run = current_span.get(), override.get()
+    if span is None and run is None:
+        return function
+    return partial(_call_in, span, run, function)
+
+
+def _call_in(span: OpenSpan | None, run: Run | None, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
+    span_token, run_token = current_span.set(span), override.set(run)
+    try:
+        return function(*args, **kwargs)
+    finally:
+        override.reset(run_token)
+        current_span.reset(span_token)
+
+
+def _carrying_start(start: Callable[[threading.Thread], None]) -> Callable[[threading.Thread], None]:
+    @wraps(start)
+    def start_carrying(self: threading.Thread) -> None:
+        run = carried(self.run)
+        if isinstance(run, partial):
+            self.run = run  # type: ignore[method-assign]
+        start(self)
+
+    return start_carrying
+
+
+def _carrying_submit(submit: Callable[..., Any]) -> Callable[..., Any]:
+    @wraps(submit)
+    def submit_carrying(self: ThreadPoolExecutor, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
+        return submit(self, carried(fn), *args, **kwargs)
+
+    return submit_carrying

@@ -1,0 +1,253 @@
+"""The values everything else speaks in: sites, spans, traces, payloads and outcomes.
+
+Idea: what was recorded is frozen. A span that is still open is shown as a frozen value too, taken at one moment; the
+thing that changes while a call runs is `clearstone.record.tracer.LiveSpan`, and it hands out these values.
+
+Invariant: nothing here does I/O, serialises or knows a store; every field is a builtin, an enum or another value of
+this file. Names follow OpenTelemetry's trace API (trace id of 32 hex digits, span id of 16, parent, kind, status,
+events), https://opentelemetry.io/docs/specs/otel/trace/api/.
+
+Refused: one mutable Span class for both halves (a reader could change what was recorded).
+"""
+
+from __future__ import annotations
+
+import enum
+import os
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+
+ReplayMode = Literal["serve", "run"]
+Codec = Literal["pickle", "cloudpickle", "stand-in"]
+OutcomeKind = Literal["returned", "raised", "streamed"]
+
+STRUCTURAL_TYPES = frozenset({"", "agent", "chain", "workflow", "task", "step", "function"})
+"""Span types that run again in a replay. Every other type is an outside call, served from the record."""
+
+
+def replay_mode(span_type: str) -> ReplayMode:
+    """Say what a replay does with a call of `span_type`: ``"run"`` it again, or ``"serve"`` it from the record."""
+    return "run" if span_type in STRUCTURAL_TYPES else "serve"
+
+
+def new_trace_id() -> str:
+    """Return 32 random hex digits. From the system, not from `random`: the user's generators are left alone."""
+    return os.urandom(16).hex()
+
+
+def new_span_id() -> str:
+    """Return 16 random hex digits."""
+    return os.urandom(8).hex()
+
+
+class SpanKind(enum.StrEnum):
+    """OpenTelemetry's span kinds."""
+
+    INTERNAL = "INTERNAL"
+    SERVER = "SERVER"
+    CLIENT = "CLIENT"
+    PRODUCER = "PRODUCER"
+    CONSUMER = "CONSUMER"
+
+
+class StatusCode(enum.StrEnum):
+    """OpenTelemetry's status codes."""
+
+    UNSET = "UNSET"
+    OK = "OK"
+    ERROR = "ERROR"
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """How a span ended: a code and, for errors, one sentence."""
+
+    code: StatusCode = StatusCode.UNSET
+    description: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.code}: {self.description}" if self.description else str(self.code)
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """A decorated callable: where it stands, what type its spans have, and what a replay does with it.
+
+    Args:
+        key: ``module:qualname``. A script run as ``__main__`` keeps that module name whatever it is imported as.
+        name: the name of its spans.
+        span_type: ``"llm"``, ``"tool"``, ``"agent"``, ... or your own; empty for a plain step.
+        replay: ``"serve"`` (answer from the record) or ``"run"`` (execute again).
+        boundary: whether an exception leaving it saves a checkpoint.
+        attributes: attributes every span of it starts with.
+    """
+
+    key: str
+    name: str
+    span_type: str = ""
+    replay: ReplayMode = "run"
+    boundary: bool = False
+    attributes: tuple[tuple[str, Any], ...] = ()
+
+    @property
+    def target(self) -> str:
+        """The dotted form a mock configuration uses: ``module.qualname``."""
+        return self.key.replace(":", ".", 1)
+
+
+@dataclass(frozen=True, slots=True)
+class Payload:
+    """One serialised value.
+
+    Args:
+        codec: how `data` was written. ``"stand-in"`` means that the value could not be serialised; `data` then
+            describes it as JSON (type, repr, reason).
+        data: the bytes.
+    """
+
+    codec: Codec
+    data: bytes = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """One item of a recorded stream and when it came (nanoseconds since the epoch)."""
+
+    at_ns: int
+    value: Payload
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """A recorded exception, as text for people and as a payload for the replay.
+
+    Args:
+        type_name: ``module.QualName`` of the class, or the bare name of a builtin one.
+        message: ``str(exception)``.
+        traceback: the formatted traceback.
+        raised_at: ``file:line`` of the innermost frame.
+        value: the exception as data (see `clearstone.codec.exceptions`).
+    """
+
+    type_name: str
+    message: str
+    traceback: str = field(repr=False)
+    raised_at: str
+    value: Payload
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a call gave: a returned value, a raised exception, or a stream of chunks that ended either way.
+
+    Args:
+        kind: which of the three.
+        value: the returned value; for a stream what the generator returned (None when it was closed early).
+        failure: the exception, also the one that ended a stream.
+        chunks: the items of a stream.
+        complete: False for a stream its consumer closed before the end.
+    """
+
+    kind: OutcomeKind
+    value: Payload | None = None
+    failure: Failure | None = None
+    chunks: tuple[Chunk, ...] = ()
+    complete: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """Something that happened inside a span, at a moment (nanoseconds since the epoch)."""
+
+    name: str
+    at_ns: int
+    attributes: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """One recorded call, OpenTelemetry-shaped. `end_ns` is None while it is open or when it was interrupted.
+
+    Times are nanoseconds since the epoch. `observed_ns` is when this value was taken of an open span. `order` counts
+    span starts within one process and breaks ties of the clock.
+    """
+
+    trace_id: str
+    span_id: str
+    parent_id: str | None
+    name: str
+    start_ns: int
+    end_ns: int | None = None
+    observed_ns: int = 0
+    order: int = 0
+    kind: SpanKind = SpanKind.INTERNAL
+    span_type: str = ""
+    site: str = ""
+    replay: ReplayMode = "run"
+    tracer_name: str = ""
+    tracer_version: str = ""
+    status: Status = Status()
+    attributes: Mapping[str, Any] = field(default_factory=dict)
+    events: tuple[Event, ...] = ()
+    input: Payload | None = field(default=None, repr=False)
+    outcome: Outcome | None = field(default=None, repr=False)
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the span had not ended when this value was taken."""
+        return self.end_ns is None
+
+    @property
+    def duration_ms(self) -> float:
+        """Milliseconds from start to end; for a span that has not ended, up to the moment this value was taken."""
+        return ((self.end_ns or self.observed_ns or self.start_ns) - self.start_ns) / 1e6
+
+
+@dataclass(frozen=True, slots=True)
+class Trace:
+    """The spans of one trace, in the order they started."""
+
+    trace_id: str
+    spans: tuple[Span, ...] = ()
+
+    def __iter__(self) -> Iterator[Span]:
+        return iter(self.spans)
+
+    def __len__(self) -> int:
+        return len(self.spans)
+
+    def span(self, span_id: str) -> Span | None:
+        """Return the span with that id, or None."""
+        return next((span for span in self.spans if span.span_id == span_id), None)
+
+    def subtree(self, span_id: str) -> Trace:
+        """Return the trace cut down to the span with that id and everything below it."""
+        inside = {span_id}
+        for span in self.spans:  # a parent starts before its children
+            if span.parent_id in inside:
+                inside.add(span.span_id)
+        return Trace(self.trace_id, tuple(span for span in self.spans if span.span_id in inside))
+
+    def merged(self, other: Trace) -> Trace:
+        """Return both traces as one; where a span is in both, the one that has ended, else the later look, wins."""
+        newest = {span.span_id: span for span in self.spans}
+        for span in other.spans:
+            known = newest.get(span.span_id)
+            if known is None or _is_newer(span, known):
+                newest[span.span_id] = span
+        return Trace(self.trace_id, in_start_order(newest.values()))
+
+
+def _is_newer(span: Span, known: Span) -> bool:
+    if span.is_open != known.is_open:
+        return known.is_open
+    return span.observed_ns >= known.observed_ns
+
+
+def in_start_order(spans: Any) -> tuple[Span, ...]:
+    """Sort spans by the moment they started; `order` decides where the clock does not."""
+    return tuple(sorted(spans, key=lambda span: (span.start_ns, span.order)))
