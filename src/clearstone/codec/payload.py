@@ -1,0 +1,219 @@
+"""A value as bytes and back: pickle protocol 5, cloudpickle where that refuses or where `__main__` is named.
+
+Idea: the C pickler is fast and exact for what can be imported again. What lives in `__main__` (a script, a notebook)
+can be imported nowhere else; there cloudpickle stores the code itself, and each top-level function or class of the
+script is written as a *definition*: its name beside its stored code. Loading prefers the definition of that name in
+today's source (`definitions_from`), so a bug fixed in the file is what runs, and takes the stored code otherwise.
+
+Invariant: `dump` never raises for the value's sake and never loads anything; what cannot be serialised becomes a
+stand-in that says so. `load` raises `UnservableOutcome` for a stand-in, never hands out a half value.
+
+Refused: cloudpickle for everything (2 to 4 times slower on chat messages, and code by value where a name would do);
+rewriting cloudpickle's reduce tuples (their inside is private: only the documented shape, maker - arguments - state -
+setter, is used here); loading `__main__` code always as stored (a fixed script would replay its old self).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import pickle
+import reprlib
+import sys
+from collections.abc import Callable
+from contextvars import ContextVar
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+from clearstone.errors import UnservableOutcome
+from clearstone.span import Payload
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+MAIN_ALIAS = "__clearstone_main__"
+"""The name under which a replay imports a script, so that its ``if __name__ == "__main__"`` block does not run."""
+
+MAIN_NAMES = frozenset({"__main__", "__mp_main__", MAIN_ALIAS})
+
+PROTOCOL = 5
+
+
+def dump(value: Any) -> Payload:
+    """Serialise `value` as it is now.
+
+    Args:
+        value: anything.
+
+    Returns:
+        The payload; of codec ``"stand-in"`` where neither pickle nor cloudpickle takes the value.
+    """
+    try:
+        data = pickle.dumps(value, PROTOCOL)
+    except Exception:  # noqa: S110 - not lost: cloudpickle is asked next, and its refusal is what gets recorded
+        pass
+    else:
+        if b"__main__" not in data and MAIN_ALIAS.encode() not in data:
+            return Payload("pickle", data)
+    try:
+        return Payload("cloudpickle", dump_by_value(value))
+    except Exception as error:
+        return stand_in(value, error)
+
+
+def dump_by_value(value: Any, *, itself: Any = None) -> bytes:
+    """Serialise `value` with cloudpickle, code of `__main__` included.
+
+    Args:
+        value: anything.
+        itself: the object whose state `value` is. Where the state refers to it (a closure over ``self``), the loaded
+            state will refer to the object given to `restoring`.
+
+    Returns:
+        A pickle that `load_bytes` reads.
+
+    Raises:
+        Exception: whatever the value's own reduction raises; `pickle.PicklingError` and `TypeError` mostly.
+    """
+    from clearstone.codec.pickler import ByValuePickler
+
+    buffer = io.BytesIO()
+    ByValuePickler(buffer, itself).dump(value)
+    return buffer.getvalue()
+
+
+def stand_in(value: Any, reason: BaseException) -> Payload:
+    """Describe a value that cannot be serialised: its type, its short repr, and why."""
+    kind = type(value)
+    described = {
+        "type": f"{kind.__module__}.{kind.__qualname__}",
+        "repr": safe_repr(value),
+        "reason": f"{type(reason).__name__}: {reason}",
+    }
+    return Payload("stand-in", json.dumps(described).encode())
+
+
+_SHORT = reprlib.Repr()
+_SHORT.maxother = _SHORT.maxstring = 200
+
+
+def safe_repr(value: Any) -> str:
+    """Return a repr of at most a few hundred characters; a repr that raises is said instead."""
+    try:
+        return _SHORT.repr(value)
+    except Exception as error:
+        return f"<repr of {type(value).__qualname__} raised {type(error).__name__}>"
+
+
+def load(payload: Payload) -> Any:
+    """Return a fresh copy of the value.
+
+    Raises:
+        UnservableOutcome: the payload is a stand-in, or its bytes do not load (a class that is gone, say).
+    """
+    if payload.codec == "stand-in":
+        told = json.loads(payload.data)
+        raise UnservableOutcome(
+            f"a value of type {told['type']} ({told['repr']}) was not recorded, because it does not pickle: "
+            f"{told['reason']}. Return plain data from the recorded call, or let it run again with replay='run'."
+        )
+    try:
+        return load_bytes(payload.data)
+    except Exception as error:
+        raise UnservableOutcome(
+            f"a recorded value does not load today: {type(error).__name__}: {error}. "
+            f"Look at it with 'clearstone show'; restore the class or module it names, then replay again."
+        ) from error
+
+
+def load_bytes(data: bytes) -> Any:
+    """Unpickle `data`. This can execute code: only for bytes this machine wrote."""
+    return pickle.loads(data)
+
+
+# --- definitions of __main__ -----------------------------------------------------------------------------------------
+
+Definitions = Callable[[], ModuleType | None]
+
+_definitions: ContextVar[Definitions | None] = ContextVar("clearstone_definitions", default=None)
+_restored: ContextVar[Callable[[], Any] | None] = ContextVar("clearstone_restored", default=None)
+
+
+@contextlib.contextmanager
+def definitions_from(source: Definitions) -> Iterator[None]:
+    """Take functions and classes of the recorded `__main__` from elsewhere while loading.
+
+    Args:
+        source: asked when the first definition is met; returns today's module of the script, or None for the code
+            that was stored. Outside this context it is the running ``__main__`` where that is the same file.
+    """
+    token = _definitions.set(source)
+    try:
+        yield
+    finally:
+        _definitions.reset(token)
+
+
+@contextlib.contextmanager
+def restoring(itself: Callable[[], Any]) -> Iterator[None]:
+    """While loading a state, `itself()` is the object that the state refers to as its own."""
+    token = _restored.set(itself)
+    try:
+        yield
+    finally:
+        _restored.reset(token)
+
+
+def the_restored() -> Any:
+    """Return the object whose state is being loaded. Named by pickles: keep its place.
+
+    Raises:
+        UnservableOutcome: outside `restoring`.
+    """
+    itself = _restored.get()
+    if itself is None:
+        raise UnservableOutcome("this state refers to the agent it belongs to; load it through its checkpoint")
+    return itself()
+
+
+def find_definition(module: ModuleType, qualname: str) -> Any:
+    """Return what `qualname` names in `module` today, or None."""
+    found: Any = module
+    for part in qualname.split("."):
+        found = vars(found).get(part) if hasattr(found, "__dict__") else None
+        if found is None:
+            return None
+    return found
+
+
+def todays_definition(file: str, qualname: str) -> Any:
+    """Return the definition that replaces the stored one of the script `file`, or None."""
+    source = _definitions.get()
+    module = source() if source is not None else _running_main(file)
+    return find_definition(module, qualname) if module is not None else None
+
+
+def _running_main(file: str) -> ModuleType | None:
+    module = sys.modules.get("__main__")
+    return module if module is not None and file and main_file(module) == file else None
+
+
+def main_file(module: ModuleType) -> str:
+    """Return the absolute path of a module's source file, or an empty string."""
+    file = getattr(module, "__file__", None)
+    return str(Path(file).absolute()) if file else ""
+
+
+def begin_definition(file: str, qualname: str, maker: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
+    """First half of loading a definition: today's, else the stored one's skeleton. Named by pickles."""
+    today = todays_definition(file, qualname)
+    return maker(*arguments) if today is None else today
+
+
+def finish_definition(definition: Any, stored: tuple[str, str, Callable[..., Any], Any]) -> None:
+    """Second half: fill the skeleton in; today's definition needs no filling. Named by pickles."""
+    file, qualname, setter, state = stored
+    if todays_definition(file, qualname) is None:
+        setter(definition, state)
