@@ -1,0 +1,109 @@
+"""The interface of a trace store.
+
+Idea: a store takes spans as frozen values and gives them back equal. A span may be written twice, first open, then
+ended; the ended one wins whatever the order of arrival. Everything else (when to write, what is still open) is the
+recorder's business.
+
+Invariant: driver errors never escape: every method raises `StoreError` (or what it documents) and nothing else.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+from clearstone.errors import TraceNotFoundError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from clearstone.span import Span, Status, Trace
+
+
+@dataclass(frozen=True, slots=True)
+class TraceSummary:
+    """One line about a trace. Times are nanoseconds since the epoch; `end_ns` is None while a span is open.
+
+    Args:
+        trace_id: its id.
+        name: the name of the span that started first.
+        start_ns: when that span started.
+        end_ns: when the last span ended.
+        spans: how many spans are stored.
+        open_spans: how many of them have not ended.
+        status: ``ERROR`` if the first span has that status, else the first span's.
+    """
+
+    trace_id: str
+    name: str
+    start_ns: int
+    end_ns: int | None
+    spans: int
+    open_spans: int
+    status: Status
+
+
+class TraceStore(Protocol):
+    """Keeps spans by trace."""
+
+    def write(self, spans: Sequence[Span]) -> None:
+        """Store `spans`, all or none. An ended span replaces its open self, never the other way round.
+
+        Args:
+            spans: in any order; at most the memory they take is needed.
+
+        Raises:
+            StoreError: nothing was stored.
+        """
+
+    def get_trace(self, trace_id: str) -> Trace:
+        """Return every stored span of one trace, in the order they started.
+
+        Args:
+            trace_id: the whole id, 32 hex digits.
+
+        Raises:
+            TraceNotFoundError: there is none.
+            StoreError: it cannot be read.
+        """
+
+    def traces(self, limit: int | None = None) -> list[TraceSummary]:
+        """Return summaries, the newest trace first, without reading payloads.
+
+        Args:
+            limit: at most so many; None for all.
+
+        Raises:
+            StoreError: they cannot be read.
+        """
+
+    def find(self, reference: str) -> str:
+        """Return the trace id that `reference` means.
+
+        Args:
+            reference: a trace id, the beginning of one, or ``"latest"``.
+
+        Raises:
+            TraceNotFoundError: none, or more than one.
+            StoreError: the store cannot be read.
+        """
+
+    def close(self) -> None:
+        """Let go of files and connections. A closed store opens itself again when it is used."""
+
+
+def choose_trace(reference: str, newest_first: Sequence[str]) -> str:
+    """Resolve a trace reference among the ids of a store (see `TraceStore.find`)."""
+    if reference == "latest" and newest_first:
+        return newest_first[0]
+    found = [trace_id for trace_id in newest_first if reference and trace_id.startswith(reference)]
+    if len(found) == 1:
+        return found[0]
+    if found:
+        listed = ", ".join(trace_id[:12] for trace_id in found[:5])
+        raise TraceNotFoundError(f"{reference!r} is the beginning of {len(found)} traces ({listed}); give more digits")
+    if not newest_first:
+        raise TraceNotFoundError(
+            "no trace is recorded here yet; run an agent with a decorated call, or give --home or --db"
+        )
+    raise TraceNotFoundError(f"no trace begins with {reference!r}; 'clearstone traces' lists {len(newest_first)}")
