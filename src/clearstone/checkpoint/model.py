@@ -1,0 +1,118 @@
+"""`Checkpoint`: the agent's state at one position of a trace, with the call in progress and the trace so far."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from clearstone.checkpoint import state as states
+from clearstone.checkpoint.environment import Environment, current
+from clearstone.errors import CheckpointError
+
+if TYPE_CHECKING:
+    import datetime as dt
+
+    from clearstone.checkpoint.state import AgentState
+    from clearstone.span import Failure, Payload, Span, Trace
+
+
+@dataclass(frozen=True, slots=True)
+class FailedCall:
+    """The call an automatic checkpoint was taken for.
+
+    Args:
+        site: ``module:qualname`` of the decorated callable.
+        method: the method's name, if the call was bound to an agent; else empty.
+        input: the arguments, as ``(args, kwargs)``.
+    """
+
+    site: str
+    method: str
+    input: Payload
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """An agent's state at one position of a trace.
+
+    Everything but `metadata` is as it was when the checkpoint was taken. Made by `CheckpointManager.create_checkpoint`,
+    and by itself when an exception leaves a ``@checkpointable`` call.
+
+    Args:
+        checkpoint_id: ``ckpt_`` and hex digits.
+        trace: the spans up to that point.
+        span_id: the span it was taken at.
+        timestamp: when the state was taken (aware, UTC); a replay's clock starts here.
+        created_ns: when the checkpoint was made, nanoseconds since the epoch; later than `timestamp` where the state
+            is from a call's entry and the checkpoint from its failure.
+        version: the tracer's version.
+        agent_class_name: the class's qualified name; empty for a function.
+        agent_module: its module.
+        agent_class: the class, pickled: by name, or with its code where it cannot be imported.
+        state: the agent's state, serialised.
+        environment: the process it was taken in.
+        metadata: yours to fill, saved with the checkpoint.
+        call: the call that failed, if one did.
+        failure: the exception that left it.
+        state_at_failure: the agent's state when it did.
+        random_state: ``random.getstate()`` at `timestamp`.
+        occurrences: how many times this failure (same type, same line) has been seen in this folder.
+    """
+
+    checkpoint_id: str
+    trace: Trace
+    span_id: str
+    timestamp: dt.datetime
+    created_ns: int
+    version: str
+    agent_class_name: str
+    agent_module: str
+    agent_class: Payload | None = field(repr=False)
+    state: AgentState = field(repr=False)
+    environment: Environment = field(repr=False)
+    metadata: dict[str, Any] = field(default_factory=dict)
+    call: FailedCall | None = None
+    failure: Failure | None = None
+    state_at_failure: AgentState | None = field(default=None, repr=False)
+    random_state: tuple[Any, ...] | None = field(default=None, repr=False)
+    occurrences: int = 1
+
+    @property
+    def span(self) -> Span:
+        """The span it was taken at."""
+        span = self.trace.span(self.span_id)
+        if span is None:
+            raise CheckpointError(f"checkpoint {self.checkpoint_id} does not hold its own span {self.span_id}")
+        return span
+
+    @property
+    def agent_name(self) -> str:
+        """``module.Class`` of the agent, or ``module.function`` of a decorated function."""
+        if self.agent_class_name:
+            return f"{self.agent_module}.{self.agent_class_name}"
+        return self.call.site.replace(":", ".", 1) if self.call is not None else self.agent_module
+
+    @cached_property
+    def agent_state(self) -> dict[str, Any]:
+        """The state as a dict, loaded when first asked for. Loading runs code: only for checkpoints you trust.
+
+        Raises:
+            CheckpointError: it was taken by another Python, or does not load today.
+        """
+        self.require_same_python()
+        return states.load_values(self.state, f"<the agent {self.agent_name}>")
+
+    def require_same_python(self) -> None:
+        """Refuse to load what another Python wrote: its bytecode would crash this interpreter.
+
+        Raises:
+            CheckpointError: the minor versions differ.
+        """
+        here = current()
+        if self.environment.python_minor != here.python_minor:
+            raise CheckpointError(
+                f"checkpoint {self.checkpoint_id} was taken on Python {self.environment.python}, this is "
+                f"{here.python}: stored code does not load across minor versions. Replay it with python"
+                f"{self.environment.python_minor}; 'clearstone inspect' works here."
+            )

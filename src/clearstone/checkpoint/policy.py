@@ -1,0 +1,169 @@
+"""When a checkpoint is taken by itself: an exception leaves the outermost boundary.
+
+Idea: at entry of an outermost `@checkpointable` call the agent's state is serialised and kept in memory; if an
+exception leaves that call, the state goes to disk with the call, the trace so far and the exception. If none does, it
+is dropped.
+
+Invariant: nothing here changes what the user's call gives. A snapshot that fails is said in one line on standard
+error, and the user's own exception goes on.
+
+Refused: a checkpoint at the raise, by a trace hook (the state is half changed there, and every line would cost).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import random
+import secrets
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from clearstone import home, notice, run
+from clearstone.checkpoint import container, state
+from clearstone.checkpoint.manager import SUFFIX, CheckpointManager, new_checkpoint
+from clearstone.checkpoint.model import FailedCall
+from clearstone.codec.exceptions import dump_exception
+from clearstone.errors import CheckpointError
+
+if TYPE_CHECKING:
+    from clearstone.checkpoint.model import Checkpoint
+    from clearstone.run import BoundCall
+    from clearstone.span import Failure, Payload, Span, Trace
+
+KEPT_PER_FAILURE = 20
+"""Of identical failures (same type, same raising line) the newest so many files are kept."""
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """What was taken when an outermost boundary was entered.
+
+    Args:
+        agent: the object the call is bound to; None for a function, a classmethod or a staticmethod.
+        taken: its state at entry.
+        taken_ns: when, nanoseconds since the epoch.
+        random_state: ``random.getstate()`` at entry.
+        problem: why there is no state, if taking it failed.
+    """
+
+    agent: Any
+    taken: state.AgentState
+    taken_ns: int
+    random_state: tuple[Any, ...]
+    problem: str = ""
+
+
+def at_entry(call: BoundCall, taken_ns: int) -> Entry:
+    """Take the state of the agent that `call` is bound to. Never raises for its sake."""
+    agent = None if isinstance(call.instance, type) else call.instance
+    try:
+        taken = _take(agent) if agent is not None else state.NO_STATE
+    except Exception as error:
+        return Entry(agent, state.NO_STATE, taken_ns, random.getstate(), f"{type(error).__name__}: {error}")
+    return Entry(agent, taken, taken_ns, random.getstate())
+
+
+def _take(agent: Any) -> state.AgentState:
+    with run.suspended():  # a get_state that calls decorated methods records nothing
+        return state.take(agent)
+
+
+def counts(error: BaseException) -> bool:
+    """Whether leaving a boundary with `error` is a failure to keep."""
+    return isinstance(error, Exception | KeyboardInterrupt)
+
+
+def at_failure(entry: Entry, span: Span, trace: Trace, error: BaseException) -> None:
+    """Save a checkpoint of a call that failed, and say in one line where it is. Never raises for its sake.
+
+    Args:
+        entry: what `at_entry` took.
+        span: the boundary's span, ended.
+        trace: every span so far.
+        error: the exception that leaves the call.
+    """
+    try:
+        path = _save(entry, span, trace, error)
+    except Exception as problem:
+        notice.say(f"no checkpoint of the failed {span.site}: {type(problem).__name__}: {problem}")
+    else:
+        notice.say(
+            f"{span.name} failed with {type(error).__name__}; checkpoint {_short(path)}; next: clearstone debug latest"
+        )
+
+
+def _save(entry: Entry, span: Span, trace: Trace, error: BaseException) -> Path:
+    if entry.problem:
+        raise CheckpointError(f"its state at entry could not be taken ({entry.problem})")
+    failure = dump_exception(error)
+    home.ensure_home()
+    folder = home.checkpoint_folder()
+    signature = _signature(failure)
+    earlier = _same_failure(folder, signature)
+    checkpoint = _checkpoint(entry, span, trace, failure, signature)
+    path = CheckpointManager(folder).save_checkpoint(replace(checkpoint, occurrences=_count(earlier) + 1))
+    for old in earlier[KEPT_PER_FAILURE - 1 :]:
+        old.unlink(missing_ok=True)
+    return path
+
+
+def _checkpoint(entry: Entry, span: Span, trace: Trace, failure: Failure, signature: str) -> Checkpoint:
+    method = span.site.rpartition(".")[2] if entry.agent is not None else ""
+    return new_checkpoint(
+        entry.agent,
+        entry.taken,
+        trace=trace,
+        span=span,
+        taken_ns=entry.taken_ns,
+        checkpoint_id=f"ckpt_{signature}{secrets.token_hex(4)}",
+        random_state=entry.random_state,
+        call=FailedCall(span.site, method, _input(span)),
+        failure=failure,
+        state_at_failure=_state_now(entry.agent),
+    )
+
+
+def _input(span: Span) -> Payload:
+    if span.input is None:
+        raise CheckpointError("its arguments were not recorded")
+    return span.input
+
+
+def _state_now(agent: Any) -> state.AgentState | None:
+    try:
+        return _take(agent) if agent is not None else None
+    except Exception as error:
+        notice.say(f"the state at the failure could not be taken: {type(error).__name__}: {error}")
+        return None
+
+
+def _signature(failure: Failure) -> str:
+    return hashlib.sha256(f"{failure.type_name}@{failure.raised_at}".encode()).hexdigest()[:6]
+
+
+def _same_failure(folder: Path, signature: str) -> list[Path]:
+    """Files of the same failure, newest first: the id begins with the failure's signature."""
+    found = []
+    for path in folder.glob(f"*_ckpt_{signature}*{SUFFIX}"):
+        try:
+            found.append((path.stat().st_mtime_ns, path))
+        except FileNotFoundError:
+            continue  # another process removed it
+    return [path for _, path in sorted(found, reverse=True)]
+
+
+def _count(earlier: list[Path]) -> int:
+    for path in earlier:
+        try:
+            return int(container.read_header(path)["occurrences"])
+        except CheckpointError:
+            continue  # torn: the next newest one knows
+    return 0
+
+
+def _short(path: Path) -> str:
+    try:
+        return str(path.relative_to(Path.cwd()))
+    except (ValueError, OSError):
+        return str(path)

@@ -1,0 +1,158 @@
+"""A `Checkpoint` as the header and sections of a file, and back. JSON and raw bytes: reading one executes nothing."""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from clearstone.checkpoint.environment import Environment
+from clearstone.checkpoint.model import Checkpoint, FailedCall
+from clearstone.checkpoint.state import AgentState, MissingMember
+from clearstone.span import Failure, Payload, Trace
+from clearstone.store import rows
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+
+def pack(checkpoint: Checkpoint) -> tuple[dict[str, Any], dict[str, bytes]]:
+    """Return the header and sections of a checkpoint.
+
+    Raises:
+        TypeError: `metadata` holds something that is not JSON.
+    """
+    sections = {"state": checkpoint.state.payload.data}
+    header = {
+        "checkpoint_id": checkpoint.checkpoint_id,
+        "trace_id": checkpoint.trace.trace_id,
+        "span_id": checkpoint.span_id,
+        "span_name": checkpoint.span.name,
+        "timestamp": checkpoint.timestamp.isoformat(),
+        "created_ns": checkpoint.created_ns,
+        "version": checkpoint.version,
+        "agent_class_name": checkpoint.agent_class_name,
+        "agent_module": checkpoint.agent_module,
+        "environment": asdict(checkpoint.environment),
+        "metadata": checkpoint.metadata,
+        "occurrences": checkpoint.occurrences,
+        "state": _state_header(checkpoint.state),
+        "state_at_failure": None,
+        "agent_class": None,
+        "call": None,
+        "failure": None,
+        "spans": len(checkpoint.trace),
+    }
+    if checkpoint.agent_class is not None:
+        header["agent_class"] = _put(sections, "agent_class", checkpoint.agent_class)
+    if checkpoint.state_at_failure is not None:
+        header["state_at_failure"] = _state_header(checkpoint.state_at_failure)
+        sections["state_at_failure"] = checkpoint.state_at_failure.payload.data
+    if checkpoint.call is not None:
+        call = checkpoint.call
+        header["call"] = {"site": call.site, "method": call.method, "codec": _put(sections, "call", call.input)}
+    if checkpoint.failure is not None:
+        header["failure"] = _failure_header(checkpoint.failure, sections)
+    if checkpoint.random_state is not None:
+        sections["random"] = json.dumps(checkpoint.random_state).encode()
+    _put_trace(sections, checkpoint.trace)
+    return header, sections
+
+
+def unpack(header: Mapping[str, Any], sections: Mapping[str, bytes]) -> Checkpoint:
+    """Return the checkpoint of a file's header and sections.
+
+    Raises:
+        KeyError, TypeError, ValueError: they are not a checkpoint's.
+    """
+    at_failure = header["state_at_failure"]
+    return Checkpoint(
+        checkpoint_id=header["checkpoint_id"],
+        trace=_trace(header["trace_id"], sections),
+        span_id=header["span_id"],
+        timestamp=dt.datetime.fromisoformat(header["timestamp"]),
+        created_ns=header["created_ns"],
+        version=header["version"],
+        agent_class_name=header["agent_class_name"],
+        agent_module=header["agent_module"],
+        agent_class=Payload(header["agent_class"], sections["agent_class"]) if header["agent_class"] else None,
+        state=_state(header["state"], sections["state"]),
+        environment=_environment(header["environment"]),
+        metadata=header["metadata"],
+        call=_call(header["call"], sections),
+        failure=_failure(header["failure"], sections),
+        state_at_failure=_state(at_failure, sections["state_at_failure"]) if at_failure else None,
+        random_state=_random_state(sections),
+        occurrences=header["occurrences"],
+    )
+
+
+def _put(sections: dict[str, bytes], name: str, payload: Payload) -> str:
+    sections[name] = payload.data
+    return payload.codec
+
+
+def _state_header(state: AgentState) -> dict[str, Any]:
+    return {
+        "form": state.form,
+        "codec": state.payload.codec,
+        "missing": [asdict(member) for member in state.missing],
+    }
+
+
+def _state(header: Mapping[str, Any], data: bytes) -> AgentState:
+    missing = tuple(MissingMember(**member) for member in header["missing"])
+    return AgentState(Payload(header["codec"], data), header["form"], missing)
+
+
+def _environment(header: Mapping[str, Any]) -> Environment:
+    return Environment(**{**header, "argv": tuple(header["argv"]), "sys_path": tuple(header["sys_path"])})
+
+
+def _call(header: Mapping[str, Any] | None, sections: Mapping[str, bytes]) -> FailedCall | None:
+    if header is None:
+        return None
+    return FailedCall(header["site"], header["method"], Payload(header["codec"], sections["call"]))
+
+
+def _failure_header(failure: Failure, sections: dict[str, bytes]) -> dict[str, Any]:
+    return {
+        "type": failure.type_name,
+        "message": failure.message,
+        "raised_at": failure.raised_at,
+        "traceback": failure.traceback,
+        "codec": _put(sections, "failure", failure.value),
+    }
+
+
+def _failure(header: Mapping[str, Any] | None, sections: Mapping[str, bytes]) -> Failure | None:
+    if header is None:
+        return None
+    value = Payload(header["codec"], sections["failure"])
+    return Failure(header["type"], header["message"], header["traceback"], header["raised_at"], value)
+
+
+def _random_state(sections: Mapping[str, bytes]) -> tuple[Any, ...] | None:
+    if "random" not in sections:
+        return None
+    version, words, gauss = json.loads(sections["random"])
+    return version, tuple(words), gauss
+
+
+def _put_trace(sections: dict[str, bytes], trace: Trace) -> None:
+    index, blobs, offset = [], [], 0
+    for span in trace:
+        for *where, data in rows.payload_rows(span):
+            index.append([*where, offset, len(data)])
+            blobs.append(data)
+            offset += len(data)
+    table = {"spans": [rows.span_row(span) for span in trace], "observed": [s.observed_ns for s in trace]}
+    sections["trace"] = json.dumps({**table, "payloads": index}).encode()
+    sections["payloads"] = b"".join(blobs)
+
+
+def _trace(trace_id: str, sections: Mapping[str, bytes]) -> Trace:
+    table, blob = json.loads(sections["trace"]), sections["payloads"]
+    payloads = [(*where, blob[offset : offset + length]) for *where, offset, length in table["payloads"]]
+    return Trace(trace_id, tuple(rows.spans_of(table["spans"], payloads, table["observed"])))

@@ -1,0 +1,236 @@
+"""An agent's state taken and given back.
+
+Idea: the state is what `get_state` returns, where the agent has that and `load_state`; else its attributes, in
+``__dict__`` and in slots. It is pickled once, with the agent itself written as "the one being restored", so that a
+closure over ``self`` belongs to the restored agent and not to a copy of the old one.
+
+Invariant: taking never changes the agent, and one attribute that does not pickle costs that attribute only: a
+`Missing` stands in its place and says so when touched. Restoring never calls ``__init__``.
+
+Refused: ``copy.deepcopy`` (slower than pickling, and shares what it cannot copy); pickling the agent object (its own
+``__reduce__`` may call the constructor).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Literal, NoReturn
+
+from clearstone.codec import payload
+from clearstone.errors import MissingMemberError, StateError
+from clearstone.span import Payload
+
+Form = Literal["methods", "attributes", "none"]
+
+
+@dataclass(frozen=True, slots=True)
+class MissingMember:
+    """An attribute that was not saved: its path from the agent, its type, a short repr, and why."""
+
+    path: str
+    type_name: str
+    text: str
+    reason: str
+
+    def __str__(self) -> str:
+        return (
+            f"{self.path} ({self.type_name}) was not saved in the checkpoint: {self.reason}. "
+            f"Leave it out in get_state() and rebuild it in load_state()."
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class AgentState:
+    """A state as bytes.
+
+    Args:
+        payload: a pickled dict.
+        form: ``"methods"`` if `get_state` gave it, ``"attributes"`` if the attributes did, ``"none"`` without an agent.
+        missing: the attributes that could not be saved.
+    """
+
+    payload: Payload
+    form: Form
+    missing: tuple[MissingMember, ...] = field(default=())
+
+
+class Missing:
+    """Stands where an attribute could not be saved; any use of it raises `MissingMemberError`."""
+
+    __slots__ = ("__weakref__", "_member")
+
+    def __init__(self, member: MissingMember) -> None:
+        object.__setattr__(self, "_member", member)
+
+    def __reduce__(self) -> tuple[type[Missing], tuple[MissingMember]]:
+        return Missing, (object.__getattribute__(self, "_member"),)
+
+    def __repr__(self) -> str:
+        member: MissingMember = object.__getattribute__(self, "_member")
+        return f"<missing {member.type_name} {member.path}>"
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__") and name.endswith("__"):
+            raise AttributeError(name)  # what copy, pickle and inspect probe for
+        self._touched()
+
+    def _touched(self, *_: Any, **__: Any) -> NoReturn:
+        raise MissingMemberError(str(object.__getattribute__(self, "_member")))
+
+    __call__ = __enter__ = __exit__ = __iter__ = __next__ = __len__ = __bool__ = __contains__ = _touched
+    __getitem__ = __setitem__ = __setattr__ = __await__ = __aenter__ = __aexit__ = __aiter__ = _touched
+
+
+NO_STATE = AgentState(payload.dump({}), "none")
+"""The state of a call that has no agent (a decorated function)."""
+
+
+def take(agent: Any) -> AgentState:
+    """Serialise an agent's state as it is now.
+
+    Args:
+        agent: any object.
+
+    Returns:
+        The state; what could not be saved of it is in `AgentState.missing`.
+
+    Raises:
+        StateError: the agent has only one of `get_state` and `load_state`, its `get_state` returns no dict, or its
+            content is not in its attributes (a subclass of a builtin container).
+        Exception: whatever `get_state` raises.
+    """
+    form = _form(agent)
+    state = _from_get_state(agent) if form == "methods" else _attributes(agent)
+    try:
+        return AgentState(_dump(state, agent), form)
+    except Exception:
+        return _take_without_the_unpicklable(state, agent, form)
+
+
+def restore(agent_class: type, state: AgentState) -> Any:
+    """Make an agent of `agent_class` with that state, without calling its constructor.
+
+    Raises:
+        StateError: the state does not load, or the class does not take it.
+    """
+    agent = _blank(agent_class)
+    values = load_values(state, agent)
+    if state.form == "methods":
+        _give_to_load_state(agent, values)
+    else:
+        _set_attributes(agent, values)
+    return agent
+
+
+def load_values(state: AgentState, agent: Any) -> dict[str, Any]:
+    """Return the state as a dict; where it refers to its agent, it refers to `agent`.
+
+    Raises:
+        StateError: it does not load today.
+    """
+    try:
+        with payload.restoring(lambda: agent):
+            values: dict[str, Any] = payload.load_bytes(state.payload.data)
+    except Exception as error:
+        raise StateError(
+            f"the saved state does not load: {type(error).__name__}: {error}. Restore the class or module it names, "
+            f"or look at the state with 'clearstone inspect'."
+        ) from error
+    return values
+
+
+def _form(agent: Any) -> Form:
+    has = [callable(getattr(agent, name, None)) for name in ("get_state", "load_state")]
+    if all(has):
+        return "methods"
+    if any(has):
+        there, lacking = ("get_state", "load_state") if has[0] else ("load_state", "get_state")
+        raise StateError(f"{type(agent).__qualname__} has {there}() but no {lacking}(); define both, or neither")
+    return "attributes"
+
+
+def _from_get_state(agent: Any) -> dict[str, Any]:
+    state = agent.get_state()
+    if not isinstance(state, dict):
+        raise StateError(
+            f"{type(agent).__qualname__}.get_state() returned {type(state).__qualname__}; it must return a dict"
+        )
+    return state
+
+
+def _attributes(agent: Any) -> dict[str, Any]:
+    if isinstance(agent, dict | list | set | tuple | str | bytes | int | float):
+        raise StateError(
+            f"{type(agent).__qualname__} is a subclass of a builtin type, whose content is not in its attributes; "
+            f"define get_state() and load_state()"
+        )
+    slots = {name: getattr(agent, name) for name in _slots(type(agent)) if hasattr(agent, name)}
+    return {**slots, **getattr(agent, "__dict__", {})}
+
+
+def _slots(cls: type) -> list[str]:
+    found = []
+    for base in cls.__mro__:
+        names = base.__dict__.get("__slots__", ())
+        for name in (names,) if isinstance(names, str) else names:
+            if name not in {"__dict__", "__weakref__"}:
+                private = name.startswith("__") and not name.endswith("__")
+                found.append(f"_{base.__name__.lstrip('_')}{name}" if private else name)
+    return found
+
+
+def _dump(state: dict[str, Any], agent: Any) -> Payload:
+    return Payload("cloudpickle", payload.dump_by_value(state, itself=agent))
+
+
+def _take_without_the_unpicklable(state: dict[str, Any], agent: Any, form: Form) -> AgentState:
+    kept, missing = {}, []
+    for name, value in state.items():
+        reason = _why_unpicklable(value, agent)
+        if reason is None:
+            kept[name] = value
+            continue
+        member = MissingMember(f"self.{name}", _type_name(value), payload.safe_repr(value), reason)
+        missing.append(member)
+        kept[name] = Missing(member)
+    return AgentState(_dump(kept, agent), form, tuple(missing))
+
+
+def _why_unpicklable(value: Any, agent: Any) -> str | None:
+    try:
+        payload.dump_by_value(value, itself=agent)
+    except Exception as error:
+        return f"{type(error).__name__}: {error}"
+    return None
+
+
+def _type_name(value: Any) -> str:
+    return f"{type(value).__module__}.{type(value).__qualname__}"
+
+
+def _blank(cls: type) -> Any:
+    try:
+        return object.__new__(cls)
+    except TypeError as error:
+        raise StateError(f"{cls.__qualname__} cannot be made without its constructor: {error}") from error
+
+
+def _give_to_load_state(agent: Any, values: dict[str, Any]) -> None:
+    loader = getattr(agent, "load_state", None)
+    if not callable(loader):
+        raise StateError(
+            f"the state was saved through get_state(), but {type(agent).__qualname__} has no load_state() today"
+        )
+    try:
+        loader(values)
+    except Exception as error:
+        raise StateError(f"{type(agent).__qualname__}.load_state() raised {type(error).__name__}: {error}") from error
+
+
+def _set_attributes(agent: Any, values: dict[str, Any]) -> None:
+    slots = set(_slots(type(agent)))
+    for name, value in values.items():
+        if name in slots or not hasattr(agent, "__dict__"):
+            object.__setattr__(agent, name, value)  # frozen dataclasses and validating models refuse setattr
+        else:
+            agent.__dict__[name] = value
