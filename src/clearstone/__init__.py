@@ -1,0 +1,15 @@
+"""Time-travel debugging for AI agents: record, checkpoint, replay and debug.
+
+from clearstone import checkpointable, traced
+"""
+
+from clearstone import _conflict
+from clearstone._version import __version__
+from clearstone.checkpoint.manager import checkpoints
+from clearstone.decorators import checkpointable, traced
+from clearstone.errors import ClearstoneError
+from clearstone.record.provider import configure
+
+__all__ = ["ClearstoneError", "__version__", "checkpointable", "checkpoints", "configure", "traced"]
+
+_conflict.refuse_clearstone_sdk()

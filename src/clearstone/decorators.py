@@ -1,0 +1,303 @@
+"""`traced` and `checkpointable`: what a user writes above a callable. The only importer of wrapt.
+
+Idea: a decorated callable is one wrapt proxy with one `Site`; calling it goes through `clearstone.drivers`. Decorating
+twice (`@checkpointable` above `@traced`) changes the site, not the nesting.
+
+Invariant: a decorated callable keeps its signature, its descriptor behaviour, its kind, and pickles by name.
+
+Refused: closures that copy a function's metadata (signature, pickling by name, descriptor behaviour and isinstance
+would be ours to imitate; wrapt has them).
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import sys
+import sysconfig
+from dataclasses import replace as with_changes
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar, overload
+
+import wrapt
+
+from clearstone.codec.payload import MAIN_NAMES
+from clearstone.drivers import Decoration, driver, innermost, kind_of
+from clearstone.errors import ConfigurationError
+from clearstone.span import ReplayMode, Site, replay_mode
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Callable, Generator, Mapping
+
+    from clearstone.record.tracer import Tracer
+
+F = TypeVar("F", bound="Callable[..., Any]")
+C = TypeVar("C")
+
+NOT_BOUNDARIES = frozenset({"get_state", "load_state", "on_restore"})
+
+
+class TracedFunction(wrapt.FunctionWrapper):  # type: ignore[misc]  # wrapt ships no types for its proxies
+    """A decorated callable: behaves as the undecorated one, and knows its site."""
+
+    def __init__(self, wrapped: Any, site: Site, tracer: Tracer | None = None) -> None:
+        super().__init__(wrapped, driver(kind_of(wrapped), Decoration(site, tracer)))
+        self._self_site = site
+        self._self_tracer = tracer
+
+    def __reduce_ex__(self, protocol: Any) -> str:
+        """Pickle by name, as a function does."""
+        return str(self.__qualname__)
+
+    def __clearstone_reduce__(self) -> tuple[Any, ...]:
+        """Pickle by value, for `clearstone.codec.pickler`: the wrapper first, then what it wraps."""
+        begun = (self._self_site, kind_of(self.__wrapped__), type(self.__wrapped__).__name__)
+        return _empty_wrapper, begun, self.__wrapped__, None, None, _fill_wrapper
+
+
+# --- the decorators --------------------------------------------------------------------------------------------------
+
+
+@overload
+def traced(function: F, /) -> F: ...
+@overload
+def traced(
+    *,
+    span_type: str | None = None,
+    name: str | None = None,
+    replay: ReplayMode | None = None,
+    tracer: Tracer | None = None,
+    attributes: Mapping[str, Any] | None = None,
+) -> Callable[[F], F]: ...
+def traced(
+    function: Any = None,
+    /,
+    *,
+    span_type: str | None = None,
+    name: str | None = None,
+    replay: ReplayMode | None = None,
+    tracer: Tracer | None = None,
+    attributes: Mapping[str, Any] | None = None,
+) -> Any:
+    """Record every call of a function, method, classmethod, staticmethod, coroutine or generator.
+
+    Inputs, outputs, exceptions and streams are recorded as they are at the time of the call.
+
+    Args:
+        function: the callable, when used without parentheses.
+        span_type: what kind of call it is. Structural types (``agent``, ``chain``, ``workflow``, ``task``, ``step``,
+            ``function`` and none) run again in a replay; every other type (``llm``, ``tool``, ``retriever``,
+            ``embedding``, ``database``, ``http``, your own) is an outside call and is served from the record.
+        name: the span's name; by default the callable's qualified name.
+        replay: ``"serve"`` or ``"run"``, against what the type says.
+        tracer: where the calls are recorded; by default with the span they are made in, else with the default
+            provider (see `clearstone.configure`).
+        attributes: what every span starts with.
+
+    Returns:
+        The decorated callable.
+
+    Raises:
+        ConfigurationError: `replay` is neither word, or what is decorated is not callable.
+    """
+    if replay not in {None, "serve", "run"}:
+        raise ConfigurationError(f"replay={replay!r} is neither 'serve' nor 'run'")
+
+    def decorate(wrapped: Any) -> TracedFunction:
+        known = _site_of(wrapped)
+        kind = span_type if span_type is not None else known.span_type if known and not known.boundary else ""
+        site = Site(
+            key=_key(wrapped),
+            name=name or _span_name(wrapped),
+            span_type=kind,
+            replay=replay or replay_mode(kind),
+            boundary=known is not None and known.boundary,
+            attributes=tuple((attributes or {}).items()),
+        )
+        return _decorated(wrapped, site, tracer)
+
+    return decorate if function is None else decorate(function)
+
+
+@overload
+def checkpointable(target: C, /) -> C: ...
+@overload
+def checkpointable() -> Callable[[C], C]: ...
+def checkpointable(target: Any = None, /) -> Any:
+    """Save the agent's state when an exception leaves it.
+
+    Above a class, every public method becomes a boundary, also those its subclasses override or add; properties and
+    dunder methods do not. The class is changed in place. Above one method or function, that one is a boundary. When an
+    exception leaves the outermost boundary, a checkpoint is saved with the state at entry, the call, everything
+    recorded so far and the exception, which then goes on unchanged. A boundary that is not `traced` has a span of its
+    own, of type ``agent``.
+
+    Args:
+        target: the class, method or function, when used without parentheses.
+
+    Returns:
+        The same class, or the decorated callable.
+
+    Raises:
+        ConfigurationError: what is decorated is neither.
+    """
+    if target is None:
+        return checkpointable
+    return _bounded_class(target) if isinstance(target, type) else _bounded(target)
+
+
+# --- making wrappers -------------------------------------------------------------------------------------------------
+
+
+def _site_of(target: Any) -> Site | None:
+    return target._self_site if isinstance(target, TracedFunction) else None
+
+
+def _decorated(wrapped: Any, site: Site, tracer: Tracer | None) -> TracedFunction:
+    if isinstance(wrapped, TracedFunction):
+        return TracedFunction(wrapped.__wrapped__, site, tracer or wrapped._self_tracer)
+    if not callable(wrapped) and not isinstance(wrapped, classmethod | staticmethod):
+        raise ConfigurationError(f"{wrapped!r} is not callable; decorate a function or a method")
+    if isinstance(wrapped, type):
+        raise ConfigurationError(f"{wrapped.__qualname__} is a class; decorate its methods, or use @checkpointable")
+    return TracedFunction(wrapped, site, tracer)
+
+
+def _bounded(target: Any, key: str | None = None) -> TracedFunction:
+    known = _site_of(target)
+    plain = Site(key=key or _key(target), name=_span_name(target), span_type="agent", replay="run")
+    return _decorated(target, with_changes(known or plain, boundary=True), None)
+
+
+def _key(target: Any) -> str:
+    function = innermost(target)
+    module = getattr(function, "__module__", None) or ""
+    qualname = getattr(function, "__qualname__", None) or type(function).__qualname__
+    return f"{'__main__' if module in MAIN_NAMES else module}:{qualname}"
+
+
+def _span_name(target: Any) -> str:
+    return _key(target).partition(":")[2].rpartition("<locals>.")[2]
+
+
+# --- classes ---------------------------------------------------------------------------------------------------------
+
+
+def _bounded_class(cls: type) -> type:
+    for name, member in list(vars(cls).items()):
+        if _is_public_method(name, member):
+            setattr(cls, name, _bounded(member))
+    for name, member in _inherited_from_user_code(cls).items():
+        setattr(cls, name, _bounded(_delegate(cls, name, member), f"{_key(cls)}.{name}"))
+    _follow_subclasses(cls)
+    return cls
+
+
+def _is_public_method(name: str, member: Any) -> bool:
+    if name.startswith("_") or name in NOT_BOUNDARIES or getattr(member, "__isabstractmethod__", False):
+        return False
+    return isinstance(member, TracedFunction | classmethod | staticmethod) or inspect.isroutine(member)
+
+
+def _follow_subclasses(cls: type) -> None:
+    """Make methods of later subclasses boundaries too, through the hook Python offers for it."""
+    if "__clearstone_follows__" in vars(cls):
+        return
+    original = vars(cls).get("__init_subclass__")
+
+    def __init_subclass__(subclass: type, **kwargs: Any) -> None:  # noqa: N807 - the name of the hook
+        if original is not None:
+            original.__get__(None, subclass)(**kwargs)
+        else:
+            super(cls, subclass).__init_subclass__(**kwargs)
+        for name, member in list(vars(subclass).items()):
+            if _is_public_method(name, member):
+                setattr(subclass, name, _bounded(member))
+
+    cls.__init_subclass__ = classmethod(__init_subclass__)  # type: ignore[assignment]
+    cls.__clearstone_follows__ = True  # type: ignore[attr-defined]
+
+
+def _inherited_from_user_code(cls: type) -> dict[str, Any]:
+    """Public methods of plain bases, by name. Bases of installed libraries keep their methods as they are."""
+    found: dict[str, Any] = {}
+    for base in cls.__mro__[1:]:
+        if _is_installed(base) or "__clearstone_follows__" in vars(base):
+            continue
+        for name, member in vars(base).items():
+            own = name in vars(cls) or name in found or isinstance(member, TracedFunction | classmethod | staticmethod)
+            if not own and _is_public_method(name, member):
+                found[name] = member
+    return found
+
+
+def _is_installed(cls: type) -> bool:
+    if cls.__module__ in sys.builtin_module_names or cls.__module__ in sys.stdlib_module_names:
+        return True
+    file = getattr(sys.modules.get(cls.__module__), "__file__", None) or ""
+    paths = sysconfig.get_paths()
+    return any(Path(file).is_relative_to(paths[place]) for place in ("stdlib", "purelib", "platlib"))
+
+
+def _delegate(owner: type, name: str, inherited: Any) -> Any:
+    """Return a method that calls the next one in the method resolution order, whichever that is then."""
+
+    def inherited_method(self: Any, *args: Any, **kwargs: Any) -> Any:
+        return getattr(super(owner, self), name)(*args, **kwargs)
+
+    async def inherited_coroutine(self: Any, *args: Any, **kwargs: Any) -> Any:
+        return await getattr(super(owner, self), name)(*args, **kwargs)
+
+    def inherited_stream(self: Any, *args: Any, **kwargs: Any) -> Any:
+        return (yield from getattr(super(owner, self), name)(*args, **kwargs))
+
+    async def inherited_async_stream(self: Any, *args: Any, **kwargs: Any) -> Any:
+        async for item in getattr(super(owner, self), name)(*args, **kwargs):
+            yield item
+
+    by_kind = {
+        "function": inherited_method,
+        "coroutine": inherited_coroutine,
+        "generator": inherited_stream,
+        "async generator": inherited_async_stream,
+    }
+    return functools.wraps(inherited)(by_kind[kind_of(inherited)])
+
+
+# --- by value --------------------------------------------------------------------------------------------------------
+
+
+def _empty_wrapper(site: Site, kind: str, binding: str) -> TracedFunction:
+    """First half of loading a decorated function that was pickled with its code. Named by pickles."""
+    placeholder = _PLACEHOLDERS[kind]
+    around = {"classmethod": classmethod, "staticmethod": staticmethod}.get(binding)
+    return TracedFunction(around(placeholder) if around is not None else placeholder, site)
+
+
+def _fill_wrapper(wrapper: TracedFunction, wrapped: Any) -> None:
+    """Second half: what it wraps, which may refer to the wrapper. Named by pickles."""
+    wrapper.__wrapped__ = wrapped
+
+
+def _function() -> None:
+    """Stand where the code comes later."""
+
+
+async def _coroutine() -> None:
+    """Stand where the code comes later."""
+
+
+def _generator() -> Generator[None, None, None]:
+    yield
+
+
+async def _async_generator() -> AsyncGenerator[None, None]:
+    yield
+
+
+_PLACEHOLDERS = {
+    "function": _function,
+    "coroutine": _coroutine,
+    "generator": _generator,
+    "async generator": _async_generator,
+}

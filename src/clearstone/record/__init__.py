@@ -1,0 +1,1 @@
+"""The recording half: decorated calls become spans in a store."""

@@ -1,0 +1,32 @@
+"""Faults of the recorder itself: counted, said once, never raised into the user's call."""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+
+from clearstone import notice
+
+_lock = threading.Lock()
+_counts: Counter[str] = Counter()
+
+
+def report(doing: str, error: BaseException) -> None:
+    """Count a fault; the first of each kind is said on standard error.
+
+    Args:
+        doing: what the recorder was doing, as in "recording a call of app:ask".
+        error: what went wrong.
+    """
+    kind = type(error).__name__
+    with _lock:
+        _counts[kind] += 1
+        first = _counts[kind] == 1
+    if first:
+        notice.say(f"{doing} failed and was skipped: {kind}: {error}")
+
+
+def counts() -> dict[str, int]:
+    """Return how many faults of each exception type there were in this process."""
+    with _lock:
+        return dict(_counts)

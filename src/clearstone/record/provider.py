@@ -1,0 +1,213 @@
+"""`TracerProvider`: a store, a writer and the tracers that feed it; and which provider is the default one.
+
+Idea: what ended may still be on its way to the store, and what is open is not complete there. `LiveStore` puts the
+three together: stored, waiting, open.
+
+Invariant: every provider flushes at interpreter exit; a default provider that cannot be made is said once, and
+decorated calls then pass through.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import threading
+import weakref
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from clearstone import home, run
+from clearstone.errors import StoreError, TraceNotFoundError
+from clearstone.record import faults
+from clearstone.record.recording import Recording
+from clearstone.record.tracer import Tracer
+from clearstone.record.writer import Writer
+from clearstone.span import Trace
+from clearstone.store.sqlite import SQLiteTraceStore
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from clearstone.span import Span
+    from clearstone.store.base import TraceStore, TraceSummary
+
+FLUSH_SECONDS = 10.0
+GLANCE_SECONDS = 1.0
+
+
+class TracerProvider:
+    """Records spans into one trace database.
+
+    Args:
+        db_path: the SQLite file, created if it is not there; None for ``traces.db`` in the default home.
+        store: a store to use instead of a file.
+
+    Raises:
+        StoreError: the file cannot be created, is no trace database, or is a newer version's.
+    """
+
+    def __init__(self, db_path: str | os.PathLike[str] | None = None, *, store: TraceStore | None = None) -> None:
+        self._store = store if store is not None else _open_store(db_path)
+        self._writer = Writer(self._store)
+        self.recording = Recording(self)
+        self.trace_store = LiveStore(self, self._store)
+        run.carry_into_threads()
+        _providers.add(self)
+
+    def get_tracer(self, name: str = "", version: str = "") -> Tracer:
+        """Return a tracer for the component `name`, of version `version`."""
+        return Tracer(self, name, version)
+
+    def flush(self, timeout: float = FLUSH_SECONDS) -> bool:
+        """Wait until every span so far is in the store.
+
+        Args:
+            timeout: at most so many seconds.
+
+        Returns:
+            Whether it is; what is not stays queued.
+        """
+        return self._writer.flush(timeout)
+
+    def shutdown(self, timeout: float = FLUSH_SECONDS) -> bool:
+        """Flush at once and end the writer's thread. May be called twice; spans that end later are still stored.
+
+        Args:
+            timeout: at most so many seconds.
+
+        Returns:
+            Whether everything is stored; if not, that is also said on standard error.
+        """
+        stored = self._writer.close(timeout)
+        if not stored:
+            waiting = len(self._writer.waiting())
+            faults.report(f"storing {waiting} span(s)", StoreError(f"the store did not take them in {timeout:g} s"))
+        self._store.close()
+        return stored
+
+    def put(self, span: Span) -> None:
+        """Take a span over for storing."""
+        self._writer.put(span)
+
+    def trace_so_far(self, trace_id: str) -> Trace:
+        """Return every span of a trace: stored, on its way to the store, and open in this process.
+
+        Where the store cannot be read, the other two; the fault is counted. A store that is slow is not waited for
+        long: what it has not taken yet is known here.
+        """
+        self.flush(GLANCE_SECONDS)
+        try:
+            trace = self._store.get_trace(trace_id)
+        except (StoreError, TraceNotFoundError) as error:
+            trace = Trace(trace_id)
+            if isinstance(error, StoreError):
+                faults.report("reading a trace back", error)
+        waiting = [span for span in self._writer.waiting() if span.trace_id == trace_id]
+        return trace.merged(Trace(trace_id, tuple(waiting))).merged(self.open_part(trace_id))
+
+    def open_part(self, trace_id: str) -> Trace:
+        """Return the open spans of a trace that belong to this provider, as they are now."""
+        mine = (span for span in run.open_spans() if span.trace_id == trace_id and span.recording is self.recording)
+        return Trace(trace_id, tuple(span.snapshot() for span in mine))
+
+
+class LiveStore:
+    """The provider's store as a reader sees it: flushed first, and with open spans as they are now."""
+
+    def __init__(self, provider: TracerProvider, store: TraceStore) -> None:
+        self._provider = provider
+        self._store = store
+
+    def get_trace(self, trace_id: str) -> Trace:
+        """Return one trace (see `TraceStore.get_trace`), open spans included."""
+        self._provider.flush()
+        return self._store.get_trace(trace_id).merged(self._provider.open_part(trace_id))
+
+    def traces(self, limit: int | None = None) -> list[TraceSummary]:
+        """Return summaries, newest first (see `TraceStore.traces`)."""
+        self._provider.flush()
+        return self._store.traces(limit)
+
+    def find(self, reference: str) -> str:
+        """Return the trace id that `reference` means (see `TraceStore.find`)."""
+        self._provider.flush()
+        return self._store.find(reference)
+
+    def write(self, spans: Sequence[Span]) -> None:
+        """Store `spans` (see `TraceStore.write`)."""
+        self._store.write(spans)
+
+    def close(self) -> None:
+        """Close the store (see `TraceStore.close`)."""
+        self._store.close()
+
+
+_providers: weakref.WeakSet[TracerProvider] = weakref.WeakSet()
+_default_lock = threading.Lock()
+_default: TracerProvider | None = None
+_default_failed = False
+
+
+def configure(
+    *,
+    home: str | os.PathLike[str] | None = None,
+    db_path: str | os.PathLike[str] | None = None,
+    provider: TracerProvider | None = None,
+) -> TracerProvider:
+    """Set where decorated calls are recorded that name no tracer and run in no open span.
+
+    Args:
+        home: the folder for traces and checkpoints, instead of ``.clearstone``.
+        db_path: the trace database, instead of ``traces.db`` in that folder.
+        provider: a provider of your own, instead of one made from the two.
+
+    Returns:
+        The default provider from now on. An earlier default is flushed.
+
+    Raises:
+        StoreError: the trace database cannot be used.
+    """
+    global _default, _default_failed
+    if home is not None:
+        _set_home(home)
+    chosen = provider if provider is not None else TracerProvider(db_path)
+    with _default_lock:
+        earlier, _default, _default_failed = _default, chosen, False
+    if earlier is not None and earlier is not chosen:
+        earlier.shutdown()
+    return chosen
+
+
+def default_provider() -> TracerProvider | None:
+    """Return the default provider, made on first use; None if it cannot be made, which is said once."""
+    global _default, _default_failed  # noqa: PLW0603 - one process, one default
+    if _default is None and not _default_failed:
+        with _default_lock:
+            if _default is None and not _default_failed:
+                try:
+                    _default = TracerProvider()
+                except StoreError as error:
+                    _default_failed = True
+                    faults.report("opening the default trace database", error)
+    return _default
+
+
+def _set_home(folder: str | os.PathLike[str]) -> None:
+    home.set_home(folder)
+
+
+def _open_store(db_path: str | os.PathLike[str] | None) -> SQLiteTraceStore:
+    if db_path is None:
+        try:
+            home.ensure_home()
+        except OSError as error:
+            raise StoreError(f"the folder {home.home()} cannot be created: {error}; set CLEARSTONE_HOME") from error
+    store = SQLiteTraceStore(Path(db_path) if db_path is not None else home.trace_file())
+    store.open()
+    return store
+
+
+@atexit.register
+def _shutdown_all() -> None:
+    for provider in list(_providers):
+        provider.shutdown()

@@ -1,0 +1,46 @@
+"""What every test starts from: a home of its own, no default provider, and nothing left behind."""
+
+import gc
+import os
+import random
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from clearstone import home, run
+from clearstone.record import faults, provider
+
+
+@pytest.fixture(autouse=True)
+def isolated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Keep records in the test's own folder, and fail a test that leaves a span, a patch or a fault behind."""
+    monkeypatch.setenv("CLEARSTONE_HOME", str(tmp_path / "home"))
+    monkeypatch.delenv("CLEARSTONE_DISABLED", raising=False)
+    home.set_home(None)
+    clocks = (time.time, time.sleep, os.urandom, random.random, sys.breakpointhook, sys.gettrace())
+    faults_before = faults.counts()
+    yield
+    if provider._default is not None:
+        provider._default.shutdown()
+    provider._default, provider._default_failed = None, False
+    home.set_home(None)
+    gc.collect()
+    assert run.current_span.get() is None, "a span was left current"
+    assert run.override.get() is None, "an override was left"
+    assert (time.time, time.sleep, os.urandom, random.random, sys.breakpointhook, sys.gettrace()) == clocks
+    assert faults.counts() == faults_before, "the recorder had a fault"
+    left = [thread for thread in threading.enumerate() if thread.name == "clearstone-replay"]
+    assert not left, "a replay's thread was left"
+
+
+@pytest.fixture
+def faults_allowed(isolated: None) -> Iterator[None]:
+    """Count the recorder's faults of one test apart: it causes them on purpose."""
+    before, faults._counts = faults._counts, Counter()
+    yield
+    faults._counts = before
