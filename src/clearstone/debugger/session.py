@@ -1,0 +1,318 @@
+"""`ReplayEngine`: a checkpoint's call made again, headless or under the debugger.
+
+Idea: restore the agent from today's source, answer outside calls from the record, give it the checkpoint's time and
+randomness, and call the method. The headless replay and the session differ in who drives that call, nothing else.
+
+Invariant: a refusal inside the replay decides its end, whatever the user's code made of it; nothing is recorded.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import bdb
+import contextlib
+import contextvars
+import difflib
+import inspect
+import threading
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from clearstone import nondet, run
+from clearstone.checkpoint import state
+from clearstone.codec import payload
+from clearstone.debugger import console
+from clearstone.debugger.terminal import ReplayPdb
+from clearstone.errors import ConfigurationError, TargetError, TraceNotFoundError
+from clearstone.replay import mocks
+from clearstone.replay.determinism import staged
+from clearstone.replay.engine import Replay
+from clearstone.replay.match import InferredBook
+from clearstone.replay.source import Code, Source
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+
+    from clearstone.checkpoint.model import Checkpoint
+    from clearstone.span import Trace
+    from clearstone.store.base import TraceStore
+
+MockConfig = dict[str, list[str]]
+
+
+@dataclass(frozen=True, slots=True)
+class _Call:
+    function: Any
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+
+    def __call__(self) -> Any:
+        """Make the call and wait for what it gives: coroutines are run, generators are read to their end."""
+        result = self.function(*self.args, **self.kwargs)
+        if inspect.iscoroutine(result):
+            return nondet.run(result)
+        if inspect.isasyncgen(result):
+            return nondet.run(_collected(result))
+        return list(result) if inspect.isgenerator(result) else result
+
+    @property
+    def is_async(self) -> bool:
+        """Whether it needs an event loop of its own."""
+        return inspect.iscoroutinefunction(self.function) or inspect.isasyncgenfunction(self.function)
+
+
+class ReplayEngine:
+    """Makes a checkpoint's call again: state restored, outside calls answered from the record.
+
+    Args:
+        checkpoint: what to replay.
+        trace_store: where the rest of the trace is, what came after the checkpoint included; None for the spans the
+            checkpoint itself holds.
+        code: ``"today"`` to run the source as it is now; ``"recorded"`` for the stored code of a ``__main__`` script.
+
+    `told` is the exception that ended the last session, after the session has printed it.
+    """
+
+    def __init__(self, checkpoint: Checkpoint, trace_store: TraceStore | None = None, *, code: Code = "today") -> None:
+        if code not in {"today", "recorded"}:
+            raise ConfigurationError(f"code={code!r} is neither 'today' nor 'recorded'")
+        self._checkpoint = checkpoint
+        self._source = Source(checkpoint, code)
+        self._trace = _scope(checkpoint, trace_store)
+        self._served = 0
+        self.told: BaseException | None = None
+
+    @property
+    def mock_config(self) -> MockConfig:
+        """The configuration inferred from the decorated call sites: span type to targets, in the order of the calls."""
+        return InferredBook(self._trace).config()
+
+    @property
+    def served(self) -> int:
+        """How many calls the last replay answered from the record."""
+        return self._served
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a reader of the result should know: where code came from other than today's source."""
+        return tuple(self._source.notes)
+
+    def replay_from_checkpoint(self, /, *args: Any, function_name: str | None = None, **kwargs: Any) -> Any:
+        """Call a method of the restored agent.
+
+        Args:
+            *args: its positional arguments; without `function_name` the first is the method's name. With neither, the
+                call that failed is made again with its own arguments.
+            function_name: the method's name.
+            **kwargs: its keyword arguments.
+
+        Returns:
+            What the method returns; of a coroutine its result, of a generator the list of its items.
+
+        Raises:
+            TargetError: the class, script or method is not there today.
+            StateError: the state does not go back into the class.
+            ReplayError: an outside call has no recorded outcome (see `clearstone.errors`).
+            BaseException: whatever the method raises.
+        """
+        with self._prepared(function_name, args, kwargs) as (replay, call):
+            self._infer(replay)
+            with staged(self._checkpoint, replay):
+                return self._driven(replay, call, call)
+
+    def start_debugging_session(
+        self,
+        /,
+        *args: Any,
+        function_to_replay: str | None = None,
+        mock_config: Mapping[str, str | Sequence[str]] | None = None,
+        **kwargs: Any,
+    ) -> Any:
+        """Call a method of the restored agent under pdb, from its first line.
+
+        Args:
+            *args: as for `replay_from_checkpoint`.
+            function_to_replay: the method's name.
+            mock_config: span type to the dotted path of the function that makes such calls, or to several paths. It
+                serves the outcomes of that type in the order they started, whatever the arguments. None infers it
+                from the decorated call sites; an empty one mocks nothing.
+            **kwargs: the method's keyword arguments.
+
+        Returns:
+            What the method returns; None if the session was left before.
+
+        Raises:
+            As `replay_from_checkpoint`; and TargetError: a mock target does not exist (names the nearest).
+        """
+        with self._prepared(function_to_replay, args, kwargs) as (replay, call), contextlib.ExitStack() as stack:
+            given = None if mock_config is None else mocks.from_config(mock_config, self._trace, self._source.module)
+            console.welcome(self._checkpoint, self.notes)
+            stack.enter_context(staged(self._checkpoint, replay))
+            if given is None:
+                console.preflight(self._infer(replay), [])
+            else:
+                console.preflight(*console.written_lines(given))
+                stack.enter_context(mocks.installed(given, replay))
+            return self._debugged(replay, call)
+
+    # --- before the call ---------------------------------------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def _prepared(
+        self, function: str | None, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Iterator[tuple[Replay, _Call]]:
+        self._checkpoint.require_same_python()
+        run.carry_into_threads()
+        with payload.definitions_from(self._source.main):
+            with run.suspended():
+                call = self._call(function, args, kwargs)
+            replay = Replay(self._source.main)
+            yield replay, call
+
+    def _call(self, function: str | None, args: tuple[Any, ...], kwargs: dict[str, Any]) -> _Call:
+        if function is None and args:
+            function, args = args[0], args[1:]
+        if function is None:
+            return self._failed_call(kwargs)
+        if not isinstance(function, str):
+            raise ConfigurationError(f"{function!r} is no method name; the first positional argument must be one")
+        return _Call(self._method(function), args, kwargs)
+
+    def _failed_call(self, kwargs: dict[str, Any]) -> _Call:
+        call = self._checkpoint.call
+        if call is None:
+            raise ConfigurationError(
+                f"checkpoint {self._checkpoint.checkpoint_id} was made by hand and holds no failed call; name the "
+                f"method to replay"
+            )
+        args, recorded = payload.load(call.input)
+        if kwargs:
+            raise ConfigurationError(
+                f"the failed call has its own arguments; to pass {', '.join(kwargs)}, name the method too"
+            )
+        function = self._method(call.method) if call.method else self._source.function(call.site)
+        return _Call(function, args, recorded)
+
+    def _method(self, name: str) -> Any:
+        if not self._checkpoint.agent_class_name:
+            return self._function(name)
+        agent = state.restore(self._source.agent_class(), self._checkpoint.state)
+        method = getattr(agent, name, None)
+        if not callable(method):
+            raise TargetError(_no_such_method(agent, name))
+        return method
+
+    def _function(self, name: str) -> Any:
+        site = self._checkpoint.call.site if self._checkpoint.call is not None else ""
+        if name not in {site, site.replace(":", ".", 1), site.rpartition(":")[2], site.rpartition(".")[2]}:
+            raise TargetError(f"the checkpoint is of the function {site!r} and holds no agent with a method {name!r}")
+        return self._source.function(site)
+
+    def _infer(self, replay: Replay) -> list[tuple[str, str, int]]:
+        book = InferredBook(self._trace)
+        replay.book = book
+        self._require_decorated(book)
+        counts: dict[tuple[str, str], int] = {}
+        for span in book.spans:
+            key = (span.site.replace(":", ".", 1), span.span_type)
+            counts[key] = counts.get(key, 0) + 1
+        return [(target, span_type, count) for (target, span_type), count in counts.items()]
+
+    def _require_decorated(self, book: InferredBook) -> None:
+        """A site that lost its decorator since would go out live: say so before anything runs."""
+        for site in dict.fromkeys(span.site for span in book.spans):
+            with contextlib.suppress(TargetError):  # moved or local: it cannot be called under this name either
+                if run.site_of(self._source.function(site)) is None:
+                    raise ConfigurationError(
+                        f"{site.replace(':', '.', 1)} was recorded as an outside call and is not decorated today, so "
+                        f"it would go out live. Decorate it again, or name it in a mock_config"
+                    )
+
+    # --- the call ----------------------------------------------------------------------------------------------------
+
+    def _driven(self, replay: Replay, call: _Call, make: Callable[[], Any]) -> Any:
+        try:
+            result = _in_thread(make) if call.is_async and _in_a_loop() else make()
+        except BaseException as error:
+            self._end(replay, error)
+        self._served = replay.served
+        if replay.refusal is not None:
+            raise replay.refusal
+        return result
+
+    def _end(self, replay: Replay, error: BaseException) -> NoReturn:
+        self._served = replay.served
+        if replay.refusal is not None and error is not replay.refusal:
+            raise replay.refusal from error
+        raise error
+
+    def _debugged(self, replay: Replay, call: _Call) -> Any:
+        debugger = ReplayPdb(_first_code(call.function), console.say)
+        try:
+            result = self._driven(replay, call, lambda: debugger.run_call(call))
+        except bdb.BdbQuit:
+            return None
+        except BaseException as error:
+            if debugger.quitting or debugger.left:
+                return None
+            debugger.look_at(error)
+            console.failed(error)
+            self.told = error
+            raise
+        if debugger.left:
+            return None
+        console.finished(result)
+        return result
+
+
+def _scope(checkpoint: Checkpoint, trace_store: TraceStore | None) -> Trace:
+    """The calls a replay may be given: for a failed call those below it, else the whole trace."""
+    trace = checkpoint.trace
+    if trace_store is not None:
+        with contextlib.suppress(TraceNotFoundError):  # another store: the checkpoint's own spans are enough
+            trace = trace.merged(trace_store.get_trace(trace.trace_id))
+    return trace.subtree(checkpoint.span_id) if checkpoint.call is not None else trace
+
+
+def _first_code(function: Any) -> Any:
+    """The code of the innermost function: decorators that say what they wrap are looked through."""
+    return getattr(inspect.unwrap(getattr(function, "__func__", function)), "__code__", None)
+
+
+def _no_such_method(agent: Any, name: str) -> str:
+    cls = type(agent)
+    names = [each for each in dir(cls) if not each.startswith("_") and callable(getattr(cls, each, None))]
+    near = difflib.get_close_matches(name, names, n=1)
+    hint = f"the nearest is {near[0]!r}" if near else f"it has {', '.join(names) or 'none'}"
+    return f"{cls.__module__}.{cls.__qualname__} has no method {name!r}; {hint}"
+
+
+async def _collected(stream: Any) -> list[Any]:
+    return [item async for item in stream]
+
+
+def _in_a_loop() -> bool:
+    """Whether this thread runs an event loop, as a notebook's does: a coroutine then needs a thread of its own."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
+
+
+def _in_thread(function: Callable[[], Any]) -> Any:
+    context, outcome = contextvars.copy_context(), list[tuple[Any, BaseException | None]]()
+
+    def work() -> None:
+        try:
+            outcome.append((context.run(function), None))
+        except BaseException as error:
+            outcome.append((None, error))
+
+    thread = threading.Thread(target=work, name="clearstone-replay")
+    thread.start()
+    thread.join()
+    result, error = outcome[0]
+    if error is not None:
+        raise error
+    return result

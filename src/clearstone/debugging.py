@@ -1,0 +1,15 @@
+"""Checkpoints, replay and the debugger. Exports only."""
+
+from clearstone.checkpoint.manager import CheckpointInfo, CheckpointManager, checkpoints
+from clearstone.checkpoint.model import Checkpoint
+from clearstone.debugger.session import ReplayEngine
+from clearstone.replay.determinism import DeterministicExecutionContext
+
+__all__ = [
+    "Checkpoint",
+    "CheckpointInfo",
+    "CheckpointManager",
+    "DeterministicExecutionContext",
+    "ReplayEngine",
+    "checkpoints",
+]

@@ -1,0 +1,1 @@
+"""The reading half: a recorded call is answered instead of made."""

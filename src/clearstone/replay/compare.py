@@ -1,0 +1,135 @@
+"""Whether two values are the same, and where they first differ.
+
+Idea: builtins are walked by their exact type; any other object is compared as pickling sees it, by what its
+``__reduce_ex__`` gives. That covers dataclasses, slots, pydantic models, enums, datetimes and arrays alike.
+
+Invariant: no ``__eq__`` or ``__hash__`` of a user's class is called, and the walk ends on cycles.
+
+Refused: ``==`` (a user's ``__eq__`` may lie, raise, or return an array), and comparing pickle bytes (equal values may
+pickle differently).
+"""
+
+from __future__ import annotations
+
+import types
+from dataclasses import dataclass
+from typing import Any
+
+from clearstone.codec.payload import safe_repr
+
+DEEPEST = 200
+"""Below this depth two objects of one type count as the same."""
+
+_ATOMS = (bool, int, str, bytes, bytearray, complex, type(None), type(Ellipsis))
+_NAMED = (type, types.FunctionType, types.BuiltinFunctionType, types.MethodDescriptorType)
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """The first place where two values differ: its path, and both values there in short."""
+
+    path: str
+    recorded: str
+    now: str
+
+    def __str__(self) -> str:
+        return f"{self.path or 'the value'}: recorded {self.recorded}, now {self.now}"
+
+
+def difference(recorded: Any, now: Any) -> Difference | None:
+    """Return the first difference between two values, or None.
+
+    Args:
+        recorded: the one from the record.
+        now: the one of today.
+    """
+    return _Walk().compare(recorded, now, "", 0)
+
+
+class _Walk:
+    def __init__(self) -> None:
+        self._seen: dict[tuple[int, int], tuple[Any, Any]] = {}  # keeps both alive, so that ids stay theirs
+
+    def compare(self, a: Any, b: Any, path: str, depth: int) -> Difference | None:
+        if a is b:
+            return None
+        if type(a) is not type(b):
+            return Difference(path, _typed(a), _typed(b))
+        if isinstance(a, _ATOMS):
+            return None if a == b else Difference(path, safe_repr(a), safe_repr(b))
+        if type(a) is float:
+            return None if a == b or (a != a and b != b) else Difference(path, repr(a), repr(b))  # noqa: PLR0124 - NaN
+        if depth > DEEPEST or (id(a), id(b)) in self._seen:
+            return None
+        self._seen[id(a), id(b)] = (a, b)
+        return self._compare_inside(a, b, path, depth + 1)
+
+    def _compare_inside(self, a: Any, b: Any, path: str, depth: int) -> Difference | None:
+        if type(a) in {list, tuple}:
+            return self._sequences(a, b, path, depth)
+        if type(a) is dict:
+            return self._dicts(a, b, path, depth)
+        if type(a) in {set, frozenset}:
+            return self._sets(a, b, path, depth)
+        if isinstance(a, _NAMED):
+            return self._named(a, b, path, depth)
+        return self._objects(a, b, path, depth)
+
+    def _sequences(self, a: Any, b: Any, path: str, depth: int) -> Difference | None:
+        for index, (one, other) in enumerate(zip(a, b, strict=False)):
+            found = self.compare(one, other, f"{path}[{index}]", depth)
+            if found is not None:
+                return found
+        return None if len(a) == len(b) else Difference(path, f"{len(a)} items", f"{len(b)} items")
+
+    def _dicts(self, a: dict[Any, Any], b: dict[Any, Any], path: str, depth: int) -> Difference | None:
+        if not (_plain(a) and _plain(b)):  # keys with a hash of their own: as pairs, in their order
+            return self._sequences(list(a.items()), list(b.items()), path, depth)
+        for key, value in a.items():
+            if key not in b:
+                return Difference(f"{path}[{key!r}]", safe_repr(value), "nothing")
+            found = self.compare(value, b[key], f"{path}[{key!r}]", depth)
+            if found is not None:
+                return found
+        more = [key for key in b if key not in a]
+        return Difference(f"{path}[{more[0]!r}]", "nothing", safe_repr(b[more[0]])) if more else None
+
+    def _sets(self, a: Any, b: Any, path: str, depth: int) -> Difference | None:
+        if _plain(a) and _plain(b):
+            return None if a == b else Difference(path, safe_repr(a), safe_repr(b))
+        left = list(b)
+        for item in a:
+            twin = next((one for one in left if self.compare(item, one, path, depth) is None), None)
+            if twin is None:
+                return Difference(path, safe_repr(item), "nothing")
+            left = [one for one in left if one is not twin]
+        return Difference(path, "nothing", safe_repr(left[0])) if left else None
+
+    def _named(self, a: Any, b: Any, path: str, depth: int) -> Difference | None:
+        names = [(getattr(one, "__module__", ""), getattr(one, "__qualname__", "")) for one in (a, b)]
+        return self.compare(names[0], names[1], path, depth)
+
+    def _objects(self, a: Any, b: Any, path: str, depth: int) -> Difference | None:
+        try:
+            one, other = _reduced(a), _reduced(b)
+        except Exception:  # what pickling refuses is opaque: one type, no more is known
+            return None
+        return self._dicts(one, other, path, depth) if isinstance(one, dict) else self.compare(one, other, path, depth)
+
+
+def _plain(keys: Any) -> bool:
+    return all(isinstance(key, str | int | bytes | float | type(None)) for key in keys)
+
+
+def _typed(value: Any) -> str:
+    return f"{safe_repr(value)} ({type(value).__qualname__})"
+
+
+def _reduced(value: Any) -> Any:
+    """What pickling sees: attributes by name where an object has just those, else its whole reduction."""
+    reduced = value.__reduce_ex__(4)
+    if isinstance(reduced, str):
+        return reduced
+    maker, arguments, state, items, pairs = (*reduced, None, None, None, None, None)[:5]
+    whole = [maker, arguments, state, list(items) if items else None, list(pairs) if pairs else None]
+    return whole if whole[3] or whole[4] or not isinstance(state, dict) else {**state, "": arguments}

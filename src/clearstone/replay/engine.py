@@ -1,0 +1,113 @@
+"""`Replay`: the Run that answers. Nothing is recorded in it, and no served call goes out.
+
+Invariant: the first refusal is latched. User code may swallow it (``except Exception``, a retry loop, `map`, `gather`
+with ``return_exceptions``, a generator that turns StopIteration into RuntimeError): no later call is served, and
+`verdict` ends the replay with it.
+"""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING
+
+from clearstone.codec import payload
+from clearstone.errors import ReplayError
+from clearstone.run import PASSING, Answer, OpenCall, PassingCall
+from clearstone.span import replay_mode
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from clearstone.codec.payload import Definitions
+    from clearstone.replay.match import Book
+    from clearstone.run import BoundCall
+
+
+class ServedCall(PassingCall):
+    """A call that was answered instead of made."""
+
+    def __init__(self, answer: Answer) -> None:
+        self.answer = answer  # type: ignore[assignment]  # None in a passing call
+
+
+class Replay:
+    """Answers served calls from a book and lets structural ones run again (see `clearstone.run.Run`).
+
+    Args:
+        definitions: where code of the recorded ``__main__`` comes from.
+    """
+
+    def __init__(self, definitions: Definitions) -> None:
+        self._definitions = definitions
+        self._lock = threading.Lock()
+        self._refusal: ReplayError | None = None
+        self._served = 0
+        self.book: Book | None = None
+
+    @property
+    def served(self) -> int:
+        """How many calls were answered from the record."""
+        return self._served
+
+    @property
+    def refusal(self) -> ReplayError | None:
+        """The first refusal, if there was one."""
+        return self._refusal
+
+    def begin(self, call: BoundCall) -> OpenCall:
+        """Answer a served call, let any other pass.
+
+        Raises:
+            ReplayError: a served call has no recorded outcome, or an earlier one had none.
+        """
+        if call.site.replay == "run":
+            return PASSING
+        return ServedCall(self.serve(call))
+
+    def serve(self, call: BoundCall) -> Answer:
+        """Return the recorded outcome of `call`; raise as `begin` does."""
+        book = self.book
+        if book is None:
+            raise ReplayError(f"{call.site.target} was called before the replay began")
+        return self.answered(lambda: book.answer(call), lambda: book.attempted(call))
+
+    def answered(self, answer: Callable[[], Answer], attempted: Callable[[], object]) -> Answer:
+        """Return what `answer` gives; a refusal of it, or an earlier one, is raised.
+
+        Args:
+            answer: finds the recorded outcome.
+            attempted: called instead where an earlier call was refused.
+
+        Raises:
+            ReplayError: the first refusal of this replay.
+        """
+        if self._refusal is not None:
+            attempted()
+            raise self._refusal
+        try:
+            with payload.definitions_from(self._definitions):
+                found = answer()
+        except ReplayError as error:
+            raise self.latch(error) from None
+        with self._lock:
+            self._served += 1
+        return found
+
+    def entering(self, name: str, span_type: str) -> None:
+        """A hand-written span is entered; one of a served type may be refused.
+
+        Raises:
+            ReplayError: its body would go out live.
+        """
+        if self.book is not None and replay_mode(span_type) == "serve":
+            try:
+                self.book.block(name, span_type)
+            except ReplayError as error:
+                raise self.latch(error) from None
+
+    def latch(self, error: ReplayError) -> ReplayError:
+        """Keep the first refusal; return the one to raise."""
+        with self._lock:
+            if self._refusal is None:
+                self._refusal = error
+            return self._refusal

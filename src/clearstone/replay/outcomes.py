@@ -1,0 +1,46 @@
+"""Recorded outcomes as answers: the value, the exception or the stream that a span holds."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from clearstone.codec import payload
+from clearstone.codec.exceptions import load_exception
+from clearstone.run import Answer
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from clearstone.span import Outcome, Span, Trace
+
+
+def answer(outcome: Outcome) -> Answer:
+    """Return fresh copies of what a call gave.
+
+    Raises:
+        UnservableOutcome: a value was not recorded, or does not load today.
+    """
+    value = payload.load(outcome.value) if outcome.value is not None else None
+    error = load_exception(outcome.failure) if outcome.failure is not None else None
+    chunks = [payload.load(chunk.value) for chunk in outcome.chunks] if outcome.kind == "streamed" else None
+    return Answer(value, error, chunks)
+
+
+def of_type(trace: Trace, span_type: str) -> list[Span]:
+    """Return the spans of a type that hold an outcome, in the order they started."""
+    return [span for span in trace if span.span_type == span_type and span.outcome is not None]
+
+
+def outermost_served(trace: Trace) -> Iterator[Span]:
+    """Yield the served calls a replay reaches: those not made inside another served call."""
+    by_id: dict[str | None, Span] = {span.span_id: span for span in trace}
+    for span in trace:
+        if span.replay == "serve" and not any(above.replay == "serve" for above in _ancestors(span, by_id)):
+            yield span
+
+
+def _ancestors(span: Span, by_id: dict[str | None, Span]) -> Iterator[Span]:
+    above = by_id.get(span.parent_id)
+    while above is not None:
+        yield above
+        above = by_id.get(above.parent_id)

@@ -1,0 +1,219 @@
+"""Mock targets: from a dotted path to the callable it names, and a stand-in at every place that holds it.
+
+Idea: ``from tools import invoke`` copies a name, so a target is replaced in every loaded module that holds the same
+object, not only where it was defined. The stand-in has the kind of the original: awaitable, streaming or plain.
+
+Invariant: everything is put back when the context ends, in reverse order.
+
+Refused: `unittest.mock.patch` (one place per call, and a MagicMock answers to anything).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+import functools
+import importlib
+import inspect
+import sys
+from dataclasses import dataclass
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+from clearstone.errors import TargetError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from clearstone.run import Answer
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A resolved target.
+
+    Args:
+        written: the path as the user wrote it.
+        understood: the path that was meant, if it was not the written one.
+        owner: the module or class that holds it.
+        name: its name there.
+        original: what is there.
+    """
+
+    written: str
+    understood: str
+    owner: Any
+    name: str
+    original: Any
+
+
+def resolve(path: str, import_module: Callable[[str], ModuleType]) -> Target:
+    """Find what a dotted path names.
+
+    Args:
+        path: ``package.module.function`` or ``package.module.Class.method``. ``module.method`` is taken for the one
+            class of that module which has such a method.
+        import_module: how to import a module by name.
+
+    Raises:
+        TargetError: nothing is there; names the nearest.
+    """
+    module, rest = _longest_module(path, import_module)
+    owner: Any = module
+    for part in rest[:-1]:
+        owner = _member(owner, part, path)
+    name = rest[-1]
+    if hasattr(owner, name):
+        return Target(path, path, owner, name, _raw(owner, name))
+    classes = _classes_with(owner, name) if owner is module else []
+    if len(classes) == 1:
+        understood = f"{'.'.join(path.split('.')[:-1])}.{classes[0].__qualname__}.{name}"
+        return Target(path, understood, classes[0], name, _raw(classes[0], name))
+    raise _not_there(owner, name, path)
+
+
+@contextlib.contextmanager
+def replaced(target: Target, respond: Callable[[], Answer]) -> Iterator[None]:
+    """Put a stand-in that answers with `respond` wherever the target's callable is held, for the ``with`` block."""
+    stand_in = _stand_in(target, respond)
+    places = _places(target)
+    try:
+        for owner, name, _ in places:
+            setattr(owner, name, stand_in)
+        yield
+    finally:
+        for owner, name, held in reversed(places):
+            _put_back(owner, name, held)
+
+
+_ABSENT = object()
+
+
+def _places(target: Target) -> list[tuple[Any, str, Any]]:
+    own = vars(target.owner).get(target.name, _ABSENT)
+    places = [(target.owner, target.name, own)]
+    if isinstance(target.owner, ModuleType):
+        for module in list(sys.modules.values()):
+            held = getattr(module, "__dict__", None)
+            names = [name for name, value in list(held.items()) if value is target.original] if held else []
+            places += [(module, name, target.original) for name in names]
+    return places
+
+
+def _put_back(owner: Any, name: str, held: Any) -> None:
+    if held is _ABSENT:  # a method the class inherits
+        delattr(owner, name)
+    else:
+        setattr(owner, name, held)
+
+
+def _raw(owner: Any, name: str) -> Any:
+    """Return the member as it is stored: a staticmethod as staticmethod."""
+    return inspect.getattr_static(owner, name)
+
+
+def _longest_module(path: str, import_module: Callable[[str], ModuleType]) -> tuple[ModuleType, list[str]]:
+    parts = path.split(".")
+    if len(parts) < 2 or not all(parts):  # noqa: PLR2004 - module and name
+        raise TargetError(f"{path!r} is no mock target; write it as 'package.module.function'")
+    missing: ModuleNotFoundError | None = None
+    for end in range(len(parts) - 1, 0, -1):
+        name = ".".join(parts[:end])
+        try:
+            return import_module(name), parts[end:]
+        except ModuleNotFoundError as error:
+            if not name.startswith(error.name or ""):  # the module is there and imports something that is not
+                raise TargetError(f"the mock target {path!r} cannot be imported: {error}") from error
+            missing = error
+    near = difflib.get_close_matches(parts[0], [name for name in sys.modules if "." not in name], n=1)
+    hint = f"; did you mean {near[0]!r}?" if near else "; check the spelling, or that its folder is on sys.path"
+    raise TargetError(f"the mock target {path!r} names no module ({missing}){hint}")
+
+
+def _member(owner: Any, name: str, path: str) -> Any:
+    if not hasattr(owner, name):
+        raise _not_there(owner, name, path)
+    return getattr(owner, name)
+
+
+def _classes_with(module: ModuleType, method: str) -> list[type]:
+    own = [value for value in vars(module).values() if isinstance(value, type) and value.__module__ == module.__name__]
+    return [cls for cls in dict.fromkeys(own) if callable(getattr(cls, method, None))]
+
+
+def _not_there(owner: Any, name: str, path: str) -> TargetError:
+    names = [each for each in dir(owner) if not each.startswith("__")]
+    near = difflib.get_close_matches(name, names, n=1)
+    where = getattr(owner, "__name__", repr(owner))
+    hint = f"the nearest is {near[0]!r}" if near else f"it has {', '.join(names[:8]) or 'nothing'}"
+    return TargetError(f"the mock target {path!r} does not exist: {where} has no {name!r}; {hint}")
+
+
+# --- stand-ins -------------------------------------------------------------------------------------------------------
+
+
+def _stand_in(target: Target, respond: Callable[[], Answer]) -> Any:
+    function = _innermost(target.original)
+    made = functools.wraps(function)(_of_kind(function, respond)) if callable(function) else _plain(respond)
+    if isinstance(target.original, staticmethod | classmethod) and isinstance(target.owner, type):
+        return staticmethod(made)
+    return made
+
+
+def _innermost(member: Any) -> Any:
+    return member.__func__ if isinstance(member, staticmethod | classmethod) else member
+
+
+def _of_kind(function: Any, respond: Callable[[], Answer]) -> Callable[..., Any]:
+    if inspect.iscoroutinefunction(function):
+        return _awaitable(respond)
+    if inspect.isasyncgenfunction(function):
+        return _async_streaming(respond)
+    return _streaming(respond) if inspect.isgeneratorfunction(function) else _plain(respond)
+
+
+def _plain(respond: Callable[[], Answer]) -> Callable[..., Any]:
+    def respond_plainly(*_: Any, **__: Any) -> Any:
+        answer = respond()
+        if answer.error is not None and answer.chunks is None:
+            raise answer.error
+        return iter(_items(answer)) if answer.chunks is not None else answer.value
+
+    return respond_plainly
+
+
+def _awaitable(respond: Callable[[], Answer]) -> Callable[..., Any]:
+    async def respond_awaited(*_: Any, **__: Any) -> Any:
+        answer = respond()
+        if answer.error is not None:
+            raise answer.error
+        return answer.value
+
+    return respond_awaited
+
+
+def _streaming(respond: Callable[[], Answer]) -> Callable[..., Any]:
+    def respond_streaming(*_: Any, **__: Any) -> Any:
+        return (yield from _items(respond()))
+
+    return respond_streaming
+
+
+def _async_streaming(respond: Callable[[], Answer]) -> Callable[..., Any]:
+    async def respond_streaming(*_: Any, **__: Any) -> Any:
+        for item in _items(respond()):
+            yield item
+
+    return respond_streaming
+
+
+def _items(answer: Answer) -> Iterator[Any]:
+    yield from answer.chunks if answer.chunks is not None else answer.value if answer.error is None else ()
+    if answer.error is not None:
+        raise answer.error
+    return answer.value if answer.chunks is not None else None  # type: ignore[return-value]  # a generator's return
+
+
+def import_by_name(name: str) -> ModuleType:
+    """Import a module as any program would."""
+    return importlib.import_module(name)
