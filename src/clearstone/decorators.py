@@ -34,10 +34,15 @@ if TYPE_CHECKING:
 F = TypeVar("F", bound="Callable[..., Any]")
 C = TypeVar("C")
 
+if TYPE_CHECKING:
+    _FunctionWrapper = wrapt.FunctionWrapper[Any, Any]
+else:
+    _FunctionWrapper = wrapt.FunctionWrapper
+
 NOT_BOUNDARIES = frozenset({"get_state", "load_state", "on_restore"})
 
 
-class TracedFunction(wrapt.FunctionWrapper):  # type: ignore[misc]  # wrapt ships no types for its proxies
+class TracedFunction(_FunctionWrapper):
     """A decorated callable: behaves as the undecorated one, and knows its site."""
 
     def __init__(self, wrapped: Any, site: Site, tracer: Tracer | None = None) -> None:
@@ -173,7 +178,15 @@ def _key(target: Any) -> str:
     function = innermost(target)
     module = getattr(function, "__module__", None) or ""
     qualname = getattr(function, "__qualname__", None) or type(function).__qualname__
-    return f"{'__main__' if module in MAIN_NAMES else module}:{qualname}"
+    return f"{_lasting_name(module)}:{qualname}"
+
+
+def _lasting_name(module: str) -> str:
+    """Name a script as ``__main__`` whatever it is imported as; one run with ``python -m`` by its own name."""
+    if module not in MAIN_NAMES:
+        return module
+    spec = getattr(sys.modules.get(module), "__spec__", None) if module == "__main__" else None
+    return spec.name if spec is not None else "__main__"
 
 
 def _span_name(target: Any) -> str:
@@ -205,7 +218,7 @@ def _follow_subclasses(cls: type) -> None:
         return
     original = vars(cls).get("__init_subclass__")
 
-    def __init_subclass__(subclass: type, **kwargs: Any) -> None:  # noqa: N807 - the name of the hook
+    def __init_subclass__(subclass: type[Any], /, **kwargs: Any) -> None:  # noqa: N807 - the name of the hook
         if original is not None:
             original.__get__(None, subclass)(**kwargs)
         else:
@@ -214,7 +227,7 @@ def _follow_subclasses(cls: type) -> None:
             if _is_public_method(name, member):
                 setattr(subclass, name, _bounded(member))
 
-    cls.__init_subclass__ = classmethod(__init_subclass__)  # type: ignore[assignment]
+    cls.__init_subclass__ = classmethod(__init_subclass__)  # type: ignore[assignment]  # the language allows it
     cls.__clearstone_follows__ = True  # type: ignore[attr-defined]
 
 

@@ -18,6 +18,7 @@ import contextlib
 import os
 import threading
 import weakref
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -25,7 +26,7 @@ from functools import partial, wraps
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
     from clearstone.span import Site, Span, Trace
 
@@ -207,7 +208,9 @@ def open_spans() -> tuple[OpenSpan, ...]:
 
 # --- into threads ----------------------------------------------------------------------------------------------------
 # A new thread starts with an empty context (until Python 3.14), so a span opened in it would lose its parent and a
-# replay would not reach it. Only our two variables are carried: the user's own context variables keep Python's rules.
+# replay would not reach it. Only our own variables are carried: the user's context variables keep Python's rules.
+
+Bind = Callable[[Callable[..., Any]], Callable[..., Any]]
 
 _carry_lock = threading.Lock()
 _carrying = False
@@ -224,8 +227,20 @@ def carry_into_threads() -> None:
         ThreadPoolExecutor.submit = _carrying_submit(ThreadPoolExecutor.submit)  # type: ignore[method-assign]
 
 
+def carry_also(bind: Bind) -> None:
+    """Let `bind` carry something of its own: it returns a function bound to the context, or the function itself."""
+    if bind not in _binds:
+        _binds.append(bind)
+
+
 def carried(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Return `function` bound to the current span and override, or itself where there is neither."""
+    """Return `function` bound to what of this context goes into threads, or itself where there is nothing."""
+    for bind in _binds:
+        function = bind(function)
+    return function
+
+
+def _bound_to_span(function: Callable[..., Any]) -> Callable[..., Any]:
     span, run = current_span.get(), override.get()
     if span is None and run is None:
         return function
@@ -241,11 +256,15 @@ def _call_in(span: OpenSpan | None, run: Run | None, function: Callable[..., Any
         current_span.reset(span_token)
 
 
+_binds: list[Bind] = [_bound_to_span]
+_submitting: ContextVar[bool] = ContextVar("clearstone_submitting", default=False)
+
+
 def _carrying_start(start: Callable[[threading.Thread], None]) -> Callable[[threading.Thread], None]:
     @wraps(start)
     def start_carrying(self: threading.Thread) -> None:
         run = carried(self.run)
-        if isinstance(run, partial):
+        if isinstance(run, partial) and not _submitting.get():
             self.run = run  # type: ignore[method-assign]
         start(self)
 
@@ -255,6 +274,10 @@ def _carrying_start(start: Callable[[threading.Thread], None]) -> Callable[[thre
 def _carrying_submit(submit: Callable[..., Any]) -> Callable[..., Any]:
     @wraps(submit)
     def submit_carrying(self: ThreadPoolExecutor, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
-        return submit(self, carried(fn), *args, **kwargs)
+        token = _submitting.set(True)  # a worker started by this job serves later ones too: it carries nothing itself
+        try:
+            return submit(self, carried(fn), *args, **kwargs)
+        finally:
+            _submitting.reset(token)
 
     return submit_carrying

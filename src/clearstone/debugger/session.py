@@ -162,7 +162,6 @@ class ReplayEngine:
         self, function: str | None, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Iterator[tuple[Replay, _Call]]:
         self._checkpoint.require_same_python()
-        run.carry_into_threads()
         with payload.definitions_from(self._source.main):
             with run.suspended():
                 call = self._call(function, args, kwargs)

@@ -30,13 +30,26 @@ _HIDDEN_FOLDERS = (
     str(Path(clearstone.__file__).parent) + os.sep,
     str(Path(asyncio.__file__).parent) + os.sep,
 )
-_HIDDEN_PACKAGES = ("wrapt.", "time_machine.")
+_HIDDEN_PACKAGES = ("wrapt.", "time_machine.", "cloudpickle.")
+_STANDARD_LIBRARY = (str(Path(os.__file__).parent) + os.sep, "<frozen ")
+_INSTALLED = f"{os.sep}site-packages{os.sep}"
 
 
 def is_hidden(frame: FrameType) -> bool:
-    """Whether a frame is the library's own or the event loop's, which a user never asked to see."""
+    """Whether a frame is none the user asked to see: the library's own, the event loop's, or one these call."""
+    if _is_ours(frame):
+        return True
+    caller = frame.f_back
+    return _is_standard(frame) and caller is not None and is_hidden(caller)
+
+
+def _is_ours(frame: FrameType) -> bool:
     module = str(frame.f_globals.get("__name__", "")) + "."
     return frame.f_code.co_filename.startswith(_HIDDEN_FOLDERS) or module.startswith(_HIDDEN_PACKAGES)
+
+
+def _is_standard(frame: FrameType) -> bool:
+    return frame.f_code.co_filename.startswith(_STANDARD_LIBRARY) and _INSTALLED not in frame.f_code.co_filename
 
 
 class ReplayPdb(pdb.Pdb):

@@ -180,16 +180,21 @@ def configure(
 
 def default_provider() -> TracerProvider | None:
     """Return the default provider, made on first use; None if it cannot be made, which is said once."""
-    global _default, _default_failed  # noqa: PLW0603 - one process, one default
     if _default is None and not _default_failed:
         with _default_lock:
-            if _default is None and not _default_failed:
-                try:
-                    _default = TracerProvider()
-                except StoreError as error:
-                    _default_failed = True
-                    faults.report("opening the default trace database", error)
+            _make_default()
     return _default
+
+
+def _make_default() -> None:
+    global _default, _default_failed  # noqa: PLW0603 - one process, one default
+    if _default is not None or _default_failed:
+        return  # another thread was faster
+    try:
+        _default = TracerProvider()
+    except StoreError as error:
+        _default_failed = True
+        faults.report("opening the default trace database", error)
 
 
 def _set_home(folder: str | os.PathLike[str]) -> None:

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 @contextlib.contextmanager
 def staged(checkpoint: Checkpoint, replay: Replay) -> Iterator[None]:
     """Run the ``with`` block inside `replay`, at the checkpoint's time and with its randomness."""
+    run.carry_into_threads()
+    run.carry_also(nondet.carried)
     start_ns = _epoch_ns(checkpoint)
     seed = hashlib.blake2b(checkpoint.checkpoint_id.encode()).digest()
     with (

@@ -66,13 +66,22 @@ class Source:
             ModuleNotFoundError: there is none of that name.
             TargetError: the script does not import today.
         """
-        if name in MAIN_NAMES:
+        if name in MAIN_NAMES or self._is_the_script(name):
             main = self.main()
             if main is None:
                 raise TargetError("the recorded __main__ has no file to import today; name a module instead")
             return main
         self._extend_path()
         return importlib.import_module(name)
+
+    def _is_the_script(self, name: str) -> bool:
+        """Whether importing `name` would import the script a second time, with classes that are not the agent's."""
+        file = self._checkpoint.environment.main_file
+        if self._checkpoint.agent_module not in MAIN_NAMES or name in sys.modules or Path(file).stem != name:
+            return False
+        self._extend_path()
+        spec = importlib.util.find_spec(name)
+        return spec is not None and spec.origin == file
 
     def agent_class(self) -> type:
         """Return the agent's class.

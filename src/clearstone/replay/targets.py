@@ -14,6 +14,7 @@ import contextlib
 import difflib
 import functools
 import importlib
+import importlib.util
 import inspect
 import sys
 from dataclasses import dataclass
@@ -116,18 +117,24 @@ def _longest_module(path: str, import_module: Callable[[str], ModuleType]) -> tu
     parts = path.split(".")
     if len(parts) < 2 or not all(parts):  # noqa: PLR2004 - module and name
         raise TargetError(f"{path!r} is no mock target; write it as 'package.module.function'")
-    missing: ModuleNotFoundError | None = None
-    for end in range(len(parts) - 1, 0, -1):
-        name = ".".join(parts[:end])
-        try:
-            return import_module(name), parts[end:]
-        except ModuleNotFoundError as error:
-            if not name.startswith(error.name or ""):  # the module is there and imports something that is not
-                raise TargetError(f"the mock target {path!r} cannot be imported: {error}") from error
-            missing = error
-    near = difflib.get_close_matches(parts[0], [name for name in sys.modules if "." not in name], n=1)
-    hint = f"; did you mean {near[0]!r}?" if near else "; check the spelling, or that its folder is on sys.path"
-    raise TargetError(f"the mock target {path!r} names no module ({missing}){hint}")
+    try:
+        module, end = import_module(parts[0]), 1
+        while end < len(parts) - 1 and _is_submodule(module, parts[end]):
+            end += 1
+            module = import_module(".".join(parts[:end]))
+    except ModuleNotFoundError as error:
+        if error.name != parts[0]:  # the module is there and imports something that is not
+            raise TargetError(f"the mock target {path!r} cannot be imported: {error}") from error
+        near = difflib.get_close_matches(parts[0], [name for name in sys.modules if "." not in name], n=1)
+        hint = f"did you mean {near[0]!r}?" if near else "check the spelling, or that its folder is on sys.path"
+        raise TargetError(f"the mock target {path!r} names no module ({error}); {hint}") from error
+    return module, parts[end:]
+
+
+def _is_submodule(module: ModuleType, name: str) -> bool:
+    if not hasattr(module, "__path__"):
+        return False
+    return importlib.util.find_spec(f"{module.__name__}.{name}") is not None
 
 
 def _member(owner: Any, name: str, path: str) -> Any:

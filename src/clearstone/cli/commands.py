@@ -1,0 +1,143 @@
+"""The commands, in the order the help lists them. Each is a few lines: fetch, then render or print JSON."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from clearstone.cli.place import place, place_options
+
+__all__ = ["ALL", "place", "place_options"]
+
+_json = click.option("--json", "as_json", is_flag=True, help="Print JSON (docs/cli.md describes it).")
+_code = click.option(
+    "--code",
+    type=click.Choice(["today", "recorded"]),
+    default="today",
+    show_default=True,
+    help="Run a script's source as it is now, or its stored code.",
+)
+_function = click.option("--function", metavar="NAME", help="Call this method instead of the one that failed.")
+
+
+@click.command()
+@click.argument("folder", type=click.Path(path_type=Path), default=Path("clearstone-demo"))
+@place_options
+def demo(folder: Path) -> None:
+    """Write a small agent into FOLDER, let it fail, and replay the failure. No key, no network."""
+    from clearstone.cli.demo import run_demo
+
+    run_demo(folder)
+
+
+@click.command()
+@click.option("-n", "--limit", type=click.IntRange(min=1), default=20, show_default=True, help="At most so many.")
+@_json
+@place_options
+def traces(limit: int, as_json: bool) -> None:
+    """List recorded traces, newest first."""
+    from clearstone.cli import render
+
+    store = place.store_if_there()
+    found = store.traces(limit) if store is not None else []
+    if as_json:
+        render.print_json([render.trace_json(summary) for summary in found])
+    elif found:
+        render.trace_table(found)
+    else:
+        click.echo(f"No trace in {place.trace_file} yet: run an agent with a decorated call.", err=True)
+
+
+@click.command()
+@click.argument("trace")
+@_json
+@place_options
+def show(trace: str, as_json: bool) -> None:
+    """Show the calls of TRACE as a tree."""
+    from clearstone.cli import render
+
+    store = place.store()
+    found = store.get_trace(store.find(trace))
+    if as_json:
+        render.print_json({"trace_id": found.trace_id, "spans": [render.span_json(span) for span in found]})
+    else:
+        render.trace_tree(found)
+
+
+@click.command()
+@_json
+@place_options
+def checkpoints(as_json: bool) -> None:
+    """List checkpoints, newest first."""
+    from clearstone import checkpoints as list_checkpoints
+    from clearstone import home
+    from clearstone.cli import render
+
+    found = list_checkpoints()
+    unreadable = render.count_checkpoint_files() - len(found)
+    if unreadable:
+        click.echo(f"Note: {unreadable} .ckpt file(s) cannot be read; 'clearstone inspect FILE' says why.", err=True)
+    if as_json:
+        render.print_json([render.checkpoint_json(info) for info in found])
+    elif found:
+        render.checkpoint_table(found)
+    else:
+        click.echo(
+            f"No checkpoint in {home.checkpoint_folder()} or .checkpoints yet: one is saved when an exception leaves "
+            f"a @checkpointable agent.",
+            err=True,
+        )
+
+
+@click.command()
+@click.argument("checkpoint")
+@_json
+@place_options
+def inspect(checkpoint: str, as_json: bool) -> None:
+    """Show what CHECKPOINT holds, without loading or running any of it."""
+    from clearstone.cli import render
+
+    found = _load(checkpoint)
+    if as_json:
+        render.print_json(render.inspection_json(found))
+    else:
+        render.inspection(found)
+
+
+@click.command()
+@click.argument("checkpoint")
+@_function
+@_code
+@_json
+@place_options
+@click.pass_context
+def replay(ctx: click.Context, checkpoint: str, function: str | None, code: Any, as_json: bool) -> None:
+    """Make the failed call of CHECKPOINT again: no network, no tokens, the recorded outcomes."""
+    from clearstone.cli.replaying import replay_checkpoint
+
+    ctx.exit(replay_checkpoint(_load(checkpoint), function=function, code=code, as_json=as_json))
+
+
+@click.command()
+@click.argument("checkpoint")
+@_function
+@_code
+@click.option("--mock", "mocks", multiple=True, metavar="TYPE=TARGET", help="Serve a span type at a dotted path.")
+@place_options
+@click.pass_context
+def debug(ctx: click.Context, checkpoint: str, function: str | None, code: Any, mocks: tuple[str, ...]) -> None:
+    """Replay CHECKPOINT under pdb, from the first line of the failed call."""
+    from clearstone.cli.replaying import debug_checkpoint
+
+    ctx.exit(debug_checkpoint(_load(checkpoint), function=function, code=code, mocks=mocks))
+
+
+def _load(reference: str) -> Any:
+    from clearstone.cli.references import load_checkpoint
+
+    return load_checkpoint(reference)
+
+
+ALL = (demo, traces, show, checkpoints, inspect, replay, debug)

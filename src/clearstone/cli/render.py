@@ -1,0 +1,226 @@
+"""Traces and checkpoints as tables and trees for people, and as JSON for programs (docs/cli.md describes it)."""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+from typing import TYPE_CHECKING, Any
+
+import click
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+from rich.tree import Tree
+
+from clearstone.checkpoint import manager
+from clearstone.cli import values
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from clearstone.checkpoint.manager import CheckpointInfo
+    from clearstone.checkpoint.model import Checkpoint
+    from clearstone.span import Span, Trace
+    from clearstone.store.base import TraceSummary
+
+SHORT_ID = 12
+_COLOURS = {"ERROR": "red", "OK": "green", "UNSET": "default"}
+
+
+def print_json(value: Any) -> None:
+    """Print one JSON document on standard output."""
+    click.echo(json.dumps(value, indent=2, ensure_ascii=False).encode("utf-8", "backslashreplace").decode("utf-8"))
+
+
+def console() -> Console:
+    """Return a console on standard output that never breaks lines where output is piped."""
+    found = Console(highlight=False)
+    return found if found.is_terminal else Console(highlight=False, width=200)
+
+
+def when(time_ns: int) -> str:
+    """Return a moment in local time, to the second."""
+    return dt.datetime.fromtimestamp(time_ns / 1e9).astimezone().strftime("%Y-%m-%d %H:%M:%S")
+
+
+def iso(time_ns: int | None) -> str | None:
+    """Return a moment as ISO 8601 in UTC; None for none."""
+    return dt.datetime.fromtimestamp(time_ns / 1e9, dt.UTC).isoformat() if time_ns is not None else None
+
+
+# --- traces ----------------------------------------------------------------------------------------------------------
+
+
+def trace_table(found: Sequence[TraceSummary]) -> None:
+    """Print one line per trace."""
+    table = Table(box=None, pad_edge=False)
+    for title in ("TRACE", "STARTED", "NAME", "MS", "SPANS", "STATUS"):
+        table.add_column(title, justify="right" if title in {"MS", "SPANS"} else "left", no_wrap=title == "TRACE")
+    for one in found:
+        length = f"{(one.end_ns - one.start_ns) / 1e6:.0f}" if one.end_ns is not None else "open"
+        colour = _COLOURS[one.status.code]
+        status = f"[{colour}]{escape(str(one.status))}[/]"
+        table.add_row(one.trace_id[:SHORT_ID], when(one.start_ns), escape(one.name), length, str(one.spans), status)
+    console().print(table)
+
+
+def trace_json(one: TraceSummary) -> dict[str, Any]:
+    """Return a trace summary as JSON-ready values."""
+    return {
+        "trace_id": one.trace_id,
+        "name": one.name,
+        "started": iso(one.start_ns),
+        "ended": iso(one.end_ns),
+        "spans": one.spans,
+        "open_spans": one.open_spans,
+        "status": one.status.code.value,
+        "status_description": one.status.description,
+    }
+
+
+def trace_tree(trace: Trace) -> None:
+    """Print the calls of a trace as a tree: what went in, what came out."""
+    out = console()
+    root = Tree(f"trace {trace.trace_id}")
+    branches: dict[str, Tree] = {}
+    for span in trace:
+        above = branches.get(span.parent_id or "", root)
+        branches[span.span_id] = above.add(_span_line(span, out.width))
+    out.print(root)
+
+
+def _span_line(span: Span, width: int) -> str:
+    kind = f" [cyan]{escape(span.span_type)}[/]" if span.span_type else ""
+    length = "open" if span.is_open else f"{span.duration_ms:.1f} ms"
+    given = f"({values.arguments_text(span.input, max(40, width // 2))})" if span.input is not None else ""
+    came = values.outcome_text(span.outcome, max(40, width // 2))
+    colour = _COLOURS[span.status.code]
+    arrow = f"\n[{colour}]→ {escape(came)}[/]" if came else ""
+    return f"[bold]{escape(span.name)}[/]{kind} {length} {escape(given)}{arrow}"
+
+
+def span_json(span: Span) -> dict[str, Any]:
+    """Return a span as JSON-ready values, payloads through the inert reader."""
+    return {
+        "span_id": span.span_id,
+        "parent_id": span.parent_id,
+        "name": span.name,
+        "kind": span.kind.value,
+        "span_type": span.span_type,
+        "site": span.site,
+        "replay": span.replay,
+        "started": iso(span.start_ns),
+        "ended": iso(span.end_ns),
+        "duration_ms": span.duration_ms,
+        "tracer": {"name": span.tracer_name, "version": span.tracer_version},
+        "status": span.status.code.value,
+        "status_description": span.status.description,
+        "attributes": dict(span.attributes),
+        "events": [{"name": e.name, "at": iso(e.at_ns), "attributes": dict(e.attributes)} for e in span.events],
+        "input": values.as_json(span.input),
+        "outcome": values.outcome_json(span.outcome),
+    }
+
+
+# --- checkpoints -----------------------------------------------------------------------------------------------------
+
+
+def count_checkpoint_files() -> int:
+    """Count the files a listing looks at, readable or not."""
+    return sum(1 for folder in manager.default_folders() for _ in folder.glob(f"*{manager.SUFFIX}"))
+
+
+def checkpoint_table(found: Iterable[CheckpointInfo]) -> None:
+    """Print one line per checkpoint."""
+    table = Table(box=None, pad_edge=False)
+    for title in ("CHECKPOINT", "MADE", "AGENT", "AT", "ERROR", "SEEN"):
+        table.add_column(title, justify="right" if title == "SEEN" else "left", no_wrap=title == "CHECKPOINT")
+    for one in found:
+        error = escape(one.error.partition("\n")[0])
+        row = (one.checkpoint_id, when(one.created_ns), escape(one.agent), escape(one.span_name), f"[red]{error}[/]")
+        table.add_row(*row, str(one.occurrences))
+    console().print(table)
+
+
+def checkpoint_json(one: CheckpointInfo) -> dict[str, Any]:
+    """Return a checkpoint's summary as JSON-ready values."""
+    return {
+        "checkpoint_id": one.checkpoint_id,
+        "path": str(one.path),
+        "trace_id": one.trace_id,
+        "agent": one.agent,
+        "span": one.span_name,
+        "created": iso(one.created_ns),
+        "error": one.error or None,
+        "occurrences": one.occurrences,
+        "size": one.size,
+        "metadata": one.metadata,
+    }
+
+
+def inspection(checkpoint: Checkpoint) -> None:
+    """Print what a checkpoint holds, without loading any of it."""
+    out = console()
+    for label, value in _facts(checkpoint):
+        out.print(f"[bold]{label:<12}[/] {escape(value)}")
+    out.print("\n[bold]State[/]")
+    for name, value in _members(values.as_json(checkpoint.state.payload)):
+        out.print(f"  {escape(name)} = {escape(value)}")
+    for member in checkpoint.state.missing:
+        out.print(f"  [red]missing[/] {escape(str(member))}")
+    if checkpoint.failure is not None:
+        out.print("\n[bold]Failure[/]")
+        out.print(escape(checkpoint.failure.traceback.rstrip()))
+    out.print()
+    trace_tree(checkpoint.trace)
+
+
+def inspection_json(checkpoint: Checkpoint) -> dict[str, Any]:
+    """Return what a checkpoint holds as JSON-ready values, without loading any of it."""
+    failure, call = checkpoint.failure, checkpoint.call
+    at_failure = checkpoint.state_at_failure
+    environment = checkpoint.environment
+    return {
+        "checkpoint_id": checkpoint.checkpoint_id,
+        "trace_id": checkpoint.trace.trace_id,
+        "span_id": checkpoint.span_id,
+        "span": checkpoint.span.name,
+        "agent": checkpoint.agent_name,
+        "timestamp": checkpoint.timestamp.isoformat(),
+        "created": iso(checkpoint.created_ns),
+        "version": checkpoint.version,
+        "metadata": checkpoint.metadata,
+        "occurrences": checkpoint.occurrences,
+        "environment": {name: getattr(environment, name) for name in environment.__slots__},
+        "call": {"site": call.site, "input": values.as_json(call.input)} if call is not None else None,
+        "failure": {"type": failure.type_name, "message": failure.message, "traceback": failure.traceback}
+        if failure is not None
+        else None,
+        "state": values.as_json(checkpoint.state.payload),
+        "state_at_failure": values.as_json(at_failure.payload) if at_failure is not None else None,
+        "missing": [
+            {"path": m.path, "type": m.type_name, "repr": m.text, "reason": m.reason} for m in checkpoint.state.missing
+        ],
+        "spans": [span_json(span) for span in checkpoint.trace],
+    }
+
+
+def _facts(checkpoint: Checkpoint) -> list[tuple[str, str]]:
+    facts = [
+        ("Checkpoint", checkpoint.checkpoint_id),
+        ("Agent", checkpoint.agent_name),
+        ("Taken", f"{checkpoint.timestamp.isoformat()} at span '{checkpoint.span.name}'"),
+        ("Python", f"{checkpoint.environment.python} ({checkpoint.environment.platform})"),
+        ("Command", " ".join(checkpoint.environment.argv)),
+    ]
+    if checkpoint.call is not None:
+        facts.append(("Call", f"{checkpoint.call.site}({values.arguments_text(checkpoint.call.input)})"))
+    if checkpoint.failure is not None:
+        facts.append(("Error", f"{checkpoint.failure.type_name}: {checkpoint.failure.message}"))
+        facts.append(("Seen", f"{checkpoint.occurrences} time(s)"))
+    return facts + [(str(key), str(value)) for key, value in checkpoint.metadata.items()]
+
+
+def _members(state: Any) -> list[tuple[str, str]]:
+    members = state.items() if isinstance(state, dict) else [("state", state)]
+    return [(str(name), value if isinstance(value, str) else json.dumps(value)) for name, value in members]

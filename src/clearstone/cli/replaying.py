@@ -1,0 +1,136 @@
+"""``clearstone replay`` and ``clearstone debug``: run the engine, and turn its end into output and an exit code."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sys
+import traceback
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from clearstone.cli.place import place
+from clearstone.codec.exceptions import type_name
+from clearstone.codec.payload import safe_repr
+from clearstone.debugger.session import ReplayEngine
+from clearstone.debugger.terminal import is_hidden
+from clearstone.errors import (
+    BeyondRecord,
+    CheckpointError,
+    ConfigurationError,
+    ReplayExhausted,
+    StoreError,
+    TargetError,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from clearstone.checkpoint.model import Checkpoint
+    from clearstone.replay.source import Code
+
+_USAGE = (TargetError, CheckpointError, ConfigurationError, StoreError)
+
+
+def replay_checkpoint(checkpoint: Checkpoint, *, function: str | None, code: Code, as_json: bool) -> int:
+    """Replay, print the result or the error, and return the exit code.
+
+    Raises:
+        ClearstoneError: what to replay is not there; the caller says so and exits with 2.
+    """
+    engine = _engine(checkpoint, code)
+    result, error = None, None
+    try:
+        with contextlib.redirect_stdout(sys.stderr) if as_json else contextlib.nullcontext():
+            result = engine.replay_from_checkpoint(*([function] if function else []))
+    except _USAGE:
+        raise
+    except BaseException as raised:
+        error = raised
+    for note in engine.notes:
+        click.echo(f"Note: {note}", err=True)
+    if as_json:
+        click.echo(json.dumps(_outcome_json(checkpoint, result, error)))
+    else:
+        _tell(engine, result, error)
+    return _exit_code(error)
+
+
+def debug_checkpoint(checkpoint: Checkpoint, *, function: str | None, code: Code, mocks: tuple[str, ...]) -> int:
+    """Debug and return the exit code; the session has printed everything.
+
+    Raises:
+        ClearstoneError: what to replay is not there; the caller says so and exits with 2.
+    """
+    engine = _engine(checkpoint, code)
+    try:
+        engine.start_debugging_session(*([function] if function else []), mock_config=_mock_config(mocks))
+    except _USAGE:
+        raise
+    except BaseException as error:
+        if error is not engine.told:  # before the first prompt: the session had nothing to show yet
+            click.echo("".join(_user_traceback(error)).rstrip(), err=True)
+        return _exit_code(error)
+    return 0
+
+
+def _engine(checkpoint: Checkpoint, code: Code) -> ReplayEngine:
+    return ReplayEngine(checkpoint, place.store_if_there(), code=code)
+
+
+def _mock_config(mocks: tuple[str, ...]) -> dict[str, list[str]] | None:
+    config: dict[str, list[str]] = {}
+    for mock in mocks:
+        span_type, equals, target = mock.partition("=")
+        if not equals:
+            raise ConfigurationError(f"--mock {mock!r} must be TYPE=TARGET, as in llm=my_app.tools.invoke")
+        config.setdefault(span_type, []).append(target)
+    return config or None
+
+
+def _exit_code(error: BaseException | None) -> int:
+    if error is None:
+        return 0
+    return 3 if isinstance(error, BeyondRecord) else 1
+
+
+def _outcome_json(checkpoint: Checkpoint, result: Any, error: BaseException | None) -> dict[str, Any]:
+    told = {"type": _error_name(error), "message": str(error)} if error is not None else None
+    return {"checkpoint": checkpoint.checkpoint_id, "result": _jsonable(result), "error": told}
+
+
+def _jsonable(value: Any) -> Any:
+    try:
+        return json.loads(json.dumps(value, allow_nan=False))
+    except (TypeError, ValueError, RecursionError):
+        return safe_repr(value)
+
+
+def _error_name(error: BaseException) -> str:
+    return "StopIteration" if isinstance(error, ReplayExhausted) else type_name(type(error))
+
+
+def _tell(engine: ReplayEngine, result: Any, error: BaseException | None) -> None:
+    served = f"{engine.served} recorded outcome(s) served"
+    if error is None:
+        click.echo(f"Replay ran through: {served}.")
+        click.echo(f"Result: {result!r}")
+        return
+    if isinstance(error, BeyondRecord):
+        click.echo(f"Replay got past the record: {served}.")
+        click.echo(str(error))
+        return
+    click.echo(f"Replay failed: {served}.")
+    click.echo("".join(_user_traceback(error)).rstrip())
+
+
+def _user_traceback(error: BaseException) -> Iterator[str]:
+    told = traceback.TracebackException.from_exception(error)
+    hidden = {
+        (frame.f_code.co_filename, line) for frame, line in traceback.walk_tb(error.__traceback__) if is_hidden(frame)
+    }
+    told.stack = traceback.StackSummary.from_list(
+        [entry for entry in told.stack if (entry.filename, entry.lineno) not in hidden]
+    )
+    return told.format(chain=True)
