@@ -227,15 +227,23 @@ def carry_into_threads() -> None:
         ThreadPoolExecutor.submit = _carrying_submit(ThreadPoolExecutor.submit)  # type: ignore[method-assign]
 
 
-def carry_also(bind: Bind) -> None:
-    """Let `bind` carry something of its own: it returns a function bound to the context, or the function itself."""
-    if bind not in _binds:
-        _binds.append(bind)
+@contextlib.contextmanager
+def carrying_also(bind: Bind) -> Iterator[None]:
+    """Let threads started in the ``with`` block carry more.
+
+    Args:
+        bind: returns a function bound to something of its context, or the function itself where there is nothing.
+    """
+    _binds.append(bind)
+    try:
+        yield
+    finally:
+        _binds.remove(bind)
 
 
 def carried(function: Callable[..., Any]) -> Callable[..., Any]:
     """Return `function` bound to what of this context goes into threads, or itself where there is nothing."""
-    for bind in _binds:
+    for bind in tuple(_binds):
         function = bind(function)
     return function
 

@@ -147,7 +147,8 @@ def test_classmethods_are_recorded_whichever_decorator_is_on_top(spans: Record, 
     results: list[Any] = []
     span = spans(lambda: results.extend([getattr(Child, name)(1), getattr(Child(), name)(1)]))[f"Agent.{name}"]
     assert results == [(Child, 1), (Child, 1)]
-    assert input_of(span) == ((1,), {})
+    args, kwargs = input_of(span)
+    assert (args[-1], kwargs) == (1, {})  # below @classmethod, Python 3.13 passes the class as an argument
 
 
 def test_staticmethods_are_recorded_from_class_and_instance(spans: Record) -> None:

@@ -26,7 +26,10 @@ _function = click.option("--function", metavar="NAME", help="Call this method in
 @click.argument("folder", type=click.Path(path_type=Path), default=Path("clearstone-demo"))
 @place_options
 def demo(folder: Path) -> None:
-    """Write a small agent into FOLDER, let it fail, and replay the failure. No key, no network."""
+    """Watch a small agent fail, and replay its failure.
+
+    Writes the agent into FOLDER. It needs no key and no network.
+    """
     from clearstone.cli.demo import run_demo
 
     run_demo(folder)
@@ -96,7 +99,10 @@ def checkpoints(as_json: bool) -> None:
 @_json
 @place_options
 def inspect(checkpoint: str, as_json: bool) -> None:
-    """Show what CHECKPOINT holds, without loading or running any of it."""
+    """Show what CHECKPOINT holds.
+
+    Nothing of it is loaded or run, so any file may be looked at.
+    """
     from clearstone.cli import render
 
     found = _load(checkpoint)
@@ -114,7 +120,10 @@ def inspect(checkpoint: str, as_json: bool) -> None:
 @place_options
 @click.pass_context
 def replay(ctx: click.Context, checkpoint: str, function: str | None, code: Any, as_json: bool) -> None:
-    """Make the failed call of CHECKPOINT again: no network, no tokens, the recorded outcomes."""
+    """Make the failed call of CHECKPOINT again.
+
+    Outside calls are answered from the record: no network, no tokens.
+    """
     from clearstone.cli.replaying import replay_checkpoint
 
     ctx.exit(replay_checkpoint(_load(checkpoint), function=function, code=code, as_json=as_json))
@@ -128,7 +137,10 @@ def replay(ctx: click.Context, checkpoint: str, function: str | None, code: Any,
 @place_options
 @click.pass_context
 def debug(ctx: click.Context, checkpoint: str, function: str | None, code: Any, mocks: tuple[str, ...]) -> None:
-    """Replay CHECKPOINT under pdb, from the first line of the failed call."""
+    """Replay CHECKPOINT under pdb.
+
+    The session starts on the first line of the failed call, with the state as it was.
+    """
     from clearstone.cli.replaying import debug_checkpoint
 
     ctx.exit(debug_checkpoint(_load(checkpoint), function=function, code=code, mocks=mocks))

@@ -52,7 +52,14 @@ def _is_standard(frame: FrameType) -> bool:
     return frame.f_code.co_filename.startswith(_STANDARD_LIBRARY) and _INSTALLED not in frame.f_code.co_filename
 
 
-class ReplayPdb(pdb.Pdb):
+# A notebook's kernel puts a subclass of its own in the place of pdb.Pdb, with another prompt and other frames.
+if TYPE_CHECKING:
+    _Pdb = pdb.Pdb
+else:
+    _Pdb = next(cls for cls in pdb.Pdb.__mro__ if cls.__module__ == "pdb")
+
+
+class ReplayPdb(_Pdb):
     """A debugger for one call.
 
     Args:

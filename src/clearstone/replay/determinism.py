@@ -23,12 +23,12 @@ if TYPE_CHECKING:
 def staged(checkpoint: Checkpoint, replay: Replay) -> Iterator[None]:
     """Run the ``with`` block inside `replay`, at the checkpoint's time and with its randomness."""
     run.carry_into_threads()
-    run.carry_also(nondet.carried)
     start_ns = _epoch_ns(checkpoint)
     seed = hashlib.blake2b(checkpoint.checkpoint_id.encode()).digest()
     with (
         nondet.deterministic(start_ns=start_ns, seed=seed, random_state=checkpoint.random_state),
         run.overriding(replay),
+        run.carrying_also(nondet.carried),
     ):
         yield
 

@@ -1,0 +1,130 @@
+"""The clock of a deterministic context: it stands still until something sleeps.
+
+Idea: one number, the nanoseconds slept so far, moves every clock there is: the wall clock, the steady clocks
+(monotonic, perf_counter, process_time, thread_time) and the clock of the event loop. On top of it each read of a steady
+clock adds a microsecond, because code divides by elapsed times and sorts by them.
+
+Invariant: two runs that read and sleep in the same order see the same values; no clock ever goes back.
+
+Refused: real time scaled or shifted (never twice the same); one clock per thread (two threads could disagree about
+which of two events came first).
+
+`current` is the clock of the context the code runs in; None means the real one. Tasks and `asyncio.to_thread` inherit
+it as they inherit every context variable.
+"""
+
+from __future__ import annotations
+
+import datetime
+import math
+import threading
+from contextvars import ContextVar
+from typing import TYPE_CHECKING
+
+from clearstone.errors import ConfigurationError
+from clearstone.nondet.polling import PollWatch
+
+if TYPE_CHECKING:
+    from types import FrameType
+
+SECOND = 1_000_000_000
+MICROSECOND = 1_000
+DAY = 86_400 * SECOND
+EPOCH = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
+
+WALL_CLOCK = "the wall clock (time.time(), datetime.now())"
+
+current: ContextVar[VirtualClock | None] = ContextVar("clearstone_clock", default=None)
+
+
+def nanoseconds(seconds: float) -> int:
+    """Return `seconds` in whole nanoseconds; no pause, however short, becomes none."""
+    return round(seconds * SECOND) or (1 if seconds > 0 else 0)
+
+
+class VirtualClock:
+    """Wall and steady time that only `advance` and sleeping move. Safe to use from several threads.
+
+    Args:
+        start_ns: nanoseconds since the epoch at which the wall clock starts. The steady clocks start at a value made
+            from it: what they count from is arbitrary, that they start at the same value twice is not.
+    """
+
+    # A re-entrant lock: a finalizer or a signal handler may read the clock in the middle of a read.
+    __slots__ = ("_lock", "_moved", "_steady", "_ticks", "_wall", "_watch")
+
+    def __init__(self, start_ns: int) -> None:
+        self._wall = start_ns
+        self._steady = 1_000 * SECOND + start_ns % DAY
+        self._moved = 0
+        self._ticks = 0
+        self._watch = PollWatch()
+        self._lock = threading.RLock()
+
+    def __repr__(self) -> str:
+        return f"<VirtualClock {self.now.isoformat()}>"
+
+    @property
+    def now(self) -> datetime.datetime:
+        """The wall clock as an aware datetime in UTC, to the microsecond."""
+        return EPOCH + datetime.timedelta(microseconds=self.time_ns() // MICROSECOND)
+
+    def time_ns(self) -> int:
+        """Return the wall clock in nanoseconds since the epoch; looking moves nothing and is not counted."""
+        return self._wall + self._moved
+
+    def monotonic_ns(self) -> int:
+        """Return the steady clocks in nanoseconds, without the microsecond that a read through `time` adds."""
+        with self._lock:
+            return self._steady + self._moved + self._ticks
+
+    def advance(self, seconds: float) -> None:
+        """Move all clocks forward, as `time.sleep` does.
+
+        Args:
+            seconds: how far; 0 moves nothing.
+
+        Raises:
+            ConfigurationError: when `seconds` is negative or not finite.
+        """
+        if not (math.isfinite(seconds) and seconds >= 0):
+            raise ConfigurationError(f"A clock moves forward by a finite number of seconds, not by {seconds!r}.")
+        self.advance_ns(nanoseconds(seconds))
+
+    def advance_ns(self, amount: int) -> None:
+        """Move all clocks forward by `amount` nanoseconds, which is not negative."""
+        if amount == 0:
+            return  # `while waiting: sleep(0)` is a poll like any other
+        with self._lock:
+            self._moved += amount
+            self._watch.moved()
+
+    # --- what the dispatchers and the event loop read ----------------------------------------------------------------
+
+    def loop_ns(self) -> int:
+        """Return the event loop's time in nanoseconds: steady, moved by sleeping alone."""
+        return self._steady + self._moved
+
+    def reach(self, loop_ns: int) -> None:
+        """Move all clocks forward until `loop_ns` is `loop_ns`; does nothing where another thread moved them there."""
+        with self._lock:
+            self.advance_ns(max(0, loop_ns - self.loop_ns()))
+
+    def read_wall(self, caller: FrameType) -> int:
+        """Return `time_ns` for code that polls if it does this too often (`PollWatch.seen`)."""
+        with self._lock:
+            self._watch.seen(caller, WALL_CLOCK)
+            return self._wall + self._moved
+
+    def read_loop(self, caller: FrameType) -> int:
+        """Return `loop_ns` for code that polls if it does this too often (`PollWatch.seen`)."""
+        with self._lock:
+            self._watch.seen(caller, "the event loop's time()")
+            return self._steady + self._moved
+
+    def read_steady(self, caller: FrameType, name: str) -> int:
+        """Add a microsecond and return the steady clocks, for code that polls if it does this too often."""
+        with self._lock:
+            self._watch.seen(caller, name)
+            self._ticks += MICROSECOND
+            return self._steady + self._moved + self._ticks

@@ -1,0 +1,213 @@
+"""Random values of a deterministic context: every source of entropy answers from one seed.
+
+Idea: nearly everything in Python that is random asks `os.urandom` in the end: uuid4, secrets, SystemRandom, numpy's
+default_rng. `Entropy` is the stream that answers it. What does not ask (`random.Random()`, whose seeding reads the
+kernel in C) is seeded from the same stream. The generators that exist once per process, behind the functions of
+`random` and `numpy.random`, get a state for the time of the context and their own back at its end.
+
+Invariant: a generator seeded by its owner, or made before the context, is left alone. The caller's global state
+is back when the last context that borrowed it is gone, in whatever order they end.
+
+Refused: a counter that all uses share (one more call anywhere would change every other value; each consumer's own label
+keeps the seeds of unlike things apart); a global generator per context (the functions of `random` are bound methods
+that user code has already imported).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import itertools
+import random
+import sys
+import threading
+from contextvars import ContextVar
+from dataclasses import dataclass
+from types import MethodType
+from typing import TYPE_CHECKING, Any
+
+from clearstone.errors import ConfigurationError
+from clearstone.nondet.patches import AttributePatch
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from types import ModuleType
+
+    from clearstone.nondet.patches import Patch
+
+current: ContextVar[Entropy | None] = ContextVar("clearstone_entropy", default=None)
+
+
+def derive(seed: bytes, purpose: str) -> bytes:
+    """Return 32 bytes made from `seed` that say nothing about those of another purpose (at most 16 letters)."""
+    return hashlib.blake2b(seed, digest_size=32, person=purpose.encode()).digest()
+
+
+class Entropy:
+    """An endless stream of bytes fixed by its seed, and what `uuid1` needs to be one too. Safe for several threads.
+
+    Args:
+        seed: any bytes; equal seeds give equal streams.
+    """
+
+    def __init__(self, seed: bytes) -> None:
+        self._key = derive(seed, "stream")
+        self._blocks = itertools.count()
+        own = derive(seed, "uuid1")
+        self.node = int.from_bytes(own[:6], "big")
+        self.sequence = int.from_bytes(own[6:8], "big") % 2**14
+        self._stamp = 0
+        self._lock = threading.RLock()
+
+    def read(self, size: int) -> bytes:
+        """Return the next `size` bytes."""
+        block = next(self._blocks)  # one step in C: two threads never get the same one
+        return hashlib.shake_256(self._key + block.to_bytes(8, "big")).digest(size)
+
+    def number(self) -> int:
+        """Return the next 256 bits as a number, to seed a generator with."""
+        return int.from_bytes(self.read(32), "big")
+
+    def later(self, stamp: int) -> int:
+        """Return `stamp`, or the first number after the one returned before."""
+        with self._lock:
+            self._stamp = max(stamp, self._stamp + 1)
+            return self._stamp
+
+
+# --- generators without a seed ---------------------------------------------------------------------------------------
+
+
+def seed_patches() -> list[Patch]:
+    """Make ``random.Random()`` and ``random.seed()`` take their seed from the context's stream."""
+    return [
+        AttributePatch(random.Random, "seed", _seeding),
+        # The function of the module is a method bound to the seed() of before; this one is bound to the patched one.
+        AttributePatch(random, "seed", _rebound),
+    ]
+
+
+def _rebound(bound: Any) -> Callable[..., None]:
+    return MethodType(random.Random.seed, bound.__self__)
+
+
+def _seeding(original: Callable[..., None]) -> Callable[..., None]:
+    def seed(self: random.Random, a: Any = None, version: int = 2) -> None:
+        entropy = current.get()
+        if a is None and entropy is not None:
+            a = entropy.number()
+        original(self, a, version)
+
+    return seed
+
+
+# --- generators there is one of --------------------------------------------------------------------------------------
+
+
+@dataclass(eq=False, slots=True)
+class _Loan:
+    before: Any
+
+
+class Lender:
+    """Changes a process-wide state for a while and puts back what was there, in whatever order the whiles end.
+
+    Args:
+        get: returns the state.
+        put: sets it.
+    """
+
+    def __init__(self, get: Callable[[], Any], put: Callable[[Any], object]) -> None:
+        self._get, self._put = get, put
+        self._loans: list[_Loan] = []
+        self._lock = threading.Lock()
+
+    @contextlib.contextmanager
+    def lending(self, state: Any) -> Iterator[None]:
+        """Set `state` inside the ``with``."""
+        with self._lock:
+            loan = _Loan(self._get())
+            self._put(state)
+            self._loans.append(loan)
+        try:
+            yield
+        finally:
+            self._give_back(loan)
+
+    def _give_back(self, loan: _Loan) -> None:
+        with self._lock:
+            place = self._loans.index(loan)
+            del self._loans[place]
+            if place == len(self._loans):
+                self._put(loan.before)
+            else:  # a later loan is still out: it puts back what this one found
+                self._loans[place].before = loan.before
+
+
+_random_lender = Lender(random.getstate, random.setstate)
+
+
+@contextlib.contextmanager
+def random_functions(seed: bytes, state: tuple[Any, ...] | None) -> Iterator[None]:
+    """Give the functions of `random` a state inside the ``with``.
+
+    Args:
+        seed: what their state is made from.
+        state: what ``random.getstate()`` returned; wins over `seed`.
+
+    Raises:
+        ConfigurationError: when `state` is not such a value.
+    """
+    with _random_lender.lending(_random_state(seed) if state is None else _checked(state)):
+        yield
+
+
+def _random_state(seed: bytes) -> tuple[Any, ...]:
+    return random.Random(derive(seed, "random")).getstate()  # noqa: S311 - the user's own random numbers
+
+
+def _checked(state: tuple[Any, ...]) -> tuple[Any, ...]:
+    try:
+        random.Random(0).setstate(state)  # noqa: S311 - a trial
+    except (TypeError, ValueError, IndexError, OverflowError) as error:
+        raise ConfigurationError(f"random_state is no value of random.getstate(): {error}") from error
+    return state
+
+
+@contextlib.contextmanager
+def numpy_functions(seed: bytes) -> Iterator[None]:
+    """Give the functions of `numpy.random` a state inside the ``with``, where numpy is imported and uses its default.
+
+    numpy's global generator, when numpy is imported inside, is born from our stream: it gets real entropy at the end.
+    """
+    module = sys.modules.get("numpy.random")
+    if module is None:
+        try:
+            yield
+        finally:
+            _freshen(sys.modules.get("numpy.random"))
+    elif module.get_state(legacy=False)["bit_generator"] != "MT19937":
+        yield  # the user put another generator there, and seeds it the way that one is seeded
+    else:
+        with _numpy_lender(module).lending(_numpy_state(module, derive(seed, "numpy"))):
+            yield
+
+
+def _numpy_state(module: ModuleType, key: bytes) -> Any:
+    words = [int.from_bytes(key[at : at + 4], "big") for at in range(0, len(key), 4)]
+    return module.RandomState(module.MT19937(words)).get_state(legacy=False)  # RandomState(words) asks os.urandom first
+
+
+_numpy_lenders: dict[int, Lender] = {}
+
+
+def _numpy_lender(module: ModuleType) -> Lender:
+    def get() -> Any:
+        return module.get_state(legacy=False)
+
+    return _numpy_lenders.setdefault(id(module), Lender(get, module.set_state))
+
+
+def _freshen(module: ModuleType | None) -> None:
+    if module is not None:
+        module.seed()
