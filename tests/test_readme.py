@@ -36,9 +36,9 @@ class Reader:
         self.env = kept | {"PATH": path, "PYTHONIOENCODING": "utf-8", "PYTHONUNBUFFERED": "1", "COLUMNS": "100"}
 
     def type(self, command: str, lines: list[str]) -> str:
-        run = subprocess.run(
+        run = subprocess.run(  # noqa: S602 - the documents' own commands
             command,
-            shell=True,  # noqa: S602 - the documents' own commands
+            shell=True,
             cwd=self.folder,
             env=self.env,
             input="".join(f"{line}\n" for line in lines),

@@ -129,5 +129,7 @@ def test_a_cell_that_was_mended_is_what_replays(notebook: Notebook) -> None:
     notebook.run("engine = fail(lambda: Agent().run('a'))")
     mended = textwrap.dedent(SETUP).replace("return {}[q]", "return {}.get(q, 'mended')").replace("live = []", "")
     assert notebook.run(mended) == ""
-    out = notebook.run("print(ReplayEngine(CheckpointManager().load_checkpoint('latest')).replay_from_checkpoint(), live)")
+    out = notebook.run(
+        "print(ReplayEngine(CheckpointManager().load_checkpoint('latest')).replay_from_checkpoint(), live)"
+    )
     assert out.strip() == "mended ['a']"

@@ -11,7 +11,6 @@ import sys
 import textwrap
 from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
@@ -83,7 +82,7 @@ AGENT = """
 
 
 @pytest.fixture
-def app(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+def app(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     name = f"session_app_{next(names)}"
     (tmp_path / f"{name}.py").write_text(textwrap.dedent(AGENT))
     monkeypatch.syspath_prepend(str(tmp_path))
@@ -117,13 +116,11 @@ def session(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str])
     return run
 
 
-def stops(out: str) -> list[str]:
+def stops(out: str) -> list[tuple[str, str]]:
     return re.findall(r"> \S+?(\w+)\.py\(\d+\)(\S+)\(\)", out)
 
 
-def test_the_first_prompt_stands_in_the_users_function_with_the_state_at_entry(
-    app: ModuleType, session: Session
-) -> None:
+def test_the_first_prompt_stands_in_the_users_function_with_the_state_at_entry(app: Any, session: Session) -> None:
     checkpoint = failed(lambda: app.Agent().run("a", "b"))
     error, out = session(ReplayEngine(checkpoint), "p self.seen, questions", "c", "p len(self.seen)", "q")
     assert isinstance(error, ZeroDivisionError)
@@ -133,16 +130,14 @@ def test_the_first_prompt_stands_in_the_users_function_with_the_state_at_entry(
     assert "(Pdb) 2" in out
 
 
-def test_a_raising_method_stops_on_the_raising_line_and_the_failure_is_printed_last(
-    app: ModuleType, session: Session
-) -> None:
+def test_a_raising_method_stops_on_the_raising_line_and_the_failure_is_printed_last(app: Any, session: Session) -> None:
     error, out = session(ReplayEngine(failed(lambda: app.Agent().run("a", "b"))), "c", "w")
     assert isinstance(error, ZeroDivisionError)
     assert out.index("-> return 1 / (len(self.seen) - 2)") < out.index("Replay Failed: ZeroDivisionError")
     assert "clearstone" not in out.split("(Pdb)")[-1].lower().split("---")[0]
 
 
-def test_no_prompt_ever_stands_in_a_frame_that_is_not_the_users(app: ModuleType, session: Session) -> None:
+def test_no_prompt_ever_stands_in_a_frame_that_is_not_the_users(app: Any, session: Session) -> None:
     for call in (lambda: app.Agent().run("a", "b"), lambda: asyncio.run(app.Agent().arun("a", "b"))):
         _, out = session(ReplayEngine(failed(call)), *["s"] * 60)
         shown = stops(out)
@@ -150,7 +145,7 @@ def test_no_prompt_ever_stands_in_a_frame_that_is_not_the_users(app: ModuleType,
         assert {file for file, _ in shown} == {app.__name__}
 
 
-def test_stepping_past_the_end_finishes_the_session(app: ModuleType, session: Session) -> None:
+def test_stepping_past_the_end_finishes_the_session(app: Any, session: Session) -> None:
     checkpoint = failed(lambda: app.Agent().run("a", "b"))
     result, out = session(ReplayEngine(checkpoint), *["n"] * 20, function_to_replay="forgiving", q="a")
     assert result == 1
@@ -159,7 +154,7 @@ def test_stepping_past_the_end_finishes_the_session(app: ModuleType, session: Se
 
 
 @pytest.mark.parametrize("typed", [["q"], ["exit"], ["n", "q"], []])
-def test_leaving_is_quiet(app: ModuleType, session: Session, typed: list[str]) -> None:
+def test_leaving_is_quiet(app: Any, session: Session, typed: list[str]) -> None:
     result, out = session(ReplayEngine(failed(lambda: app.Agent().run("a", "b"))), *typed)
     assert result is None
     assert "Failed" not in out
@@ -168,7 +163,7 @@ def test_leaving_is_quiet(app: ModuleType, session: Session, typed: list[str]) -
 
 
 def test_a_session_without_any_standard_input_leaves_quietly(
-    app: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    app: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     engine = ReplayEngine(failed(lambda: app.Agent().run("a", "b")))
     assert engine.start_debugging_session() is None  # pytest's own captured standard input raises OSError
@@ -177,9 +172,7 @@ def test_a_session_without_any_standard_input_leaves_quietly(
     assert "Replay" not in capsys.readouterr().out
 
 
-def test_an_async_method_is_debugged_with_its_answers_and_its_sleeps_take_no_time(
-    app: ModuleType, session: Session
-) -> None:
+def test_an_async_method_is_debugged_with_its_answers_and_its_sleeps_take_no_time(app: Any, session: Session) -> None:
     checkpoint = failed(lambda: asyncio.run(app.Agent().arun("b", "a")))
     app.NAP = 3600
     error, out = session(ReplayEngine(checkpoint), "n", "p answers", "c")
@@ -188,7 +181,7 @@ def test_an_async_method_is_debugged_with_its_answers_and_its_sleeps_take_no_tim
     assert "[2, 1]" in out
 
 
-def test_an_async_session_inside_a_running_loop_works_like_in_a_notebook(app: ModuleType, session: Session) -> None:
+def test_an_async_session_inside_a_running_loop_works_like_in_a_notebook(app: Any, session: Session) -> None:
     checkpoint = failed(lambda: asyncio.run(app.Agent().arun("a", "b")))
 
     async def cell() -> tuple[Any, str]:
@@ -199,19 +192,19 @@ def test_an_async_session_inside_a_running_loop_works_like_in_a_notebook(app: Mo
     assert "[1, 2]" in out
 
 
-def test_the_first_prompt_looks_through_decorators_that_say_what_they_wrap(app: ModuleType, session: Session) -> None:
+def test_the_first_prompt_looks_through_decorators_that_say_what_they_wrap(app: Any, session: Session) -> None:
     _, out = session(ReplayEngine(failed(lambda: app.Agent().decorated("a"))), "c")
     assert stops(out)[0][1] == "decorated"
 
 
-def test_a_breakpoint_in_user_code_joins_the_session(app: ModuleType, session: Session) -> None:
+def test_a_breakpoint_in_user_code_joins_the_session(app: Any, session: Session) -> None:
     error, out = session(ReplayEngine(failed(lambda: app.Agent().joined("a"))), "c", "p answer", "c")
     assert isinstance(error, KeyError)
     assert [function for _, function in stops(out)][:2] == ["joined", "joined"]
     assert "(Pdb) 1" in out
 
 
-def test_a_replayed_thread_is_answered_from_the_record_at_the_checkpoints_time(app: ModuleType) -> None:
+def test_a_replayed_thread_is_answered_from_the_record_at_the_checkpoints_time(app: Any) -> None:
     checkpoint = failed(lambda: app.Agent().in_thread("a"))
     app.Agent.forgiving = lambda self: self.in_thread("a")
     app.Agent.in_thread = _without_the_failure(app)
@@ -220,7 +213,7 @@ def test_a_replayed_thread_is_answered_from_the_record_at_the_checkpoints_time(a
     assert now == pytest.approx(checkpoint.timestamp.timestamp(), abs=1e-3)
 
 
-def _without_the_failure(app: ModuleType) -> Any:
+def _without_the_failure(app: Any) -> Any:
     def in_thread(self: Any, q: str) -> Any:
         answers: list[Any] = []
         thread = app.threading.Thread(target=lambda: answers.append((self.ask(q), app.time.time())))
@@ -231,7 +224,7 @@ def _without_the_failure(app: ModuleType) -> Any:
     return in_thread
 
 
-def test_a_written_configuration_serves_by_order_whatever_the_arguments(app: ModuleType, session: Session) -> None:
+def test_a_written_configuration_serves_by_order_whatever_the_arguments(app: Any, session: Session) -> None:
     checkpoint = failed(lambda: app.Agent().run("a", "b"))
     config = {"llm": f"{app.__name__}.Agent.ask"}
     _, out = session(ReplayEngine(checkpoint), "n", "n", "n", "n", "p self.seen", "q", mock_config=config)
@@ -239,7 +232,7 @@ def test_a_written_configuration_serves_by_order_whatever_the_arguments(app: Mod
     assert "Found 2 recorded response(s)" in out
 
 
-def test_the_inferred_configuration_can_be_read_and_written_back(app: ModuleType, session: Session) -> None:
+def test_the_inferred_configuration_can_be_read_and_written_back(app: Any, session: Session) -> None:
     engine = ReplayEngine(failed(lambda: app.Agent().run("a", "b")))
     assert engine.mock_config == {"llm": [f"{app.__name__}.Agent.ask"]}
     error, _ = session(engine, "c", mock_config=engine.mock_config)
@@ -247,7 +240,7 @@ def test_the_inferred_configuration_can_be_read_and_written_back(app: ModuleType
 
 
 def test_an_empty_configuration_mocks_nothing_and_an_outside_call_is_refused_not_made(
-    app: ModuleType, session: Session
+    app: Any, session: Session
 ) -> None:
     error, out = session(ReplayEngine(failed(lambda: app.Agent().run("a", "b"))), "c", mock_config={})
     assert isinstance(error, ReplayError)
@@ -255,9 +248,7 @@ def test_an_empty_configuration_mocks_nothing_and_an_outside_call_is_refused_not
     assert "Nothing is mocked" in out
 
 
-def test_a_target_module_method_is_taken_for_the_one_class_that_has_it_and_said(
-    app: ModuleType, session: Session
-) -> None:
+def test_a_target_module_method_is_taken_for_the_one_class_that_has_it_and_said(app: Any, session: Session) -> None:
     checkpoint = failed(lambda: app.Agent().run("a", "b"))
     _, out = session(ReplayEngine(checkpoint), "q", mock_config={"llm": f"{app.__name__}.ask"})
     assert f"'{app.__name__}.ask' is taken for '{app.__name__}.Agent.ask'" in out
@@ -274,7 +265,7 @@ def test_a_target_module_method_is_taken_for_the_one_class_that_has_it_and_said(
     ],
 )
 def test_a_mock_target_that_does_not_exist_is_one_sentence_naming_the_nearest(
-    app: ModuleType, session: Session, target: str, says: str
+    app: Any, session: Session, target: str, says: str
 ) -> None:
     checkpoint = failed(lambda: app.Agent().run("a", "b"))
     error, out = session(ReplayEngine(checkpoint), mock_config={"llm": target.replace("APP", app.__name__)})
@@ -284,12 +275,12 @@ def test_a_mock_target_that_does_not_exist_is_one_sentence_naming_the_nearest(
 
 
 @pytest.mark.parametrize("config", [["llm"], {"llm": 3}, {1: "a.b"}, "llm"])
-def test_a_configuration_of_another_shape_is_refused(app: ModuleType, session: Session, config: Any) -> None:
+def test_a_configuration_of_another_shape_is_refused(app: Any, session: Session, config: Any) -> None:
     error, _ = session(ReplayEngine(failed(lambda: app.Agent().run("a", "b"))), mock_config=config)
     assert isinstance(error, ConfigurationError)
 
 
-def test_running_out_is_latched_and_told_with_the_final_counts(app: ModuleType, session: Session) -> None:
+def test_running_out_is_latched_and_told_with_the_final_counts(app: Any, session: Session) -> None:
     checkpoint = failed(lambda: app.Agent().run("a", "b"))
 
     def greedy(self: Any) -> list[Any]:
@@ -310,7 +301,7 @@ def test_running_out_is_latched_and_told_with_the_final_counts(app: ModuleType, 
     assert "has 2 recorded response(s), and was called 6 time(s)" in out
 
 
-def test_output_that_cannot_be_encoded_degrades_to_ascii(tmp_path: Path, app: ModuleType) -> None:
+def test_output_that_cannot_be_encoded_degrades_to_ascii(tmp_path: Path, app: Any) -> None:
     checkpoint = failed(lambda: app.Agent().run("a", "b"))
     path = CheckpointManager(tmp_path).save_checkpoint(checkpoint, "one.ckpt")
     run = subprocess.run(

@@ -49,12 +49,12 @@ TOOLS = """
 
 
 @pytest.fixture
-def tools(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
+def tools(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     name = f"mock_tools_{next(names)}"
     (tmp_path / f"{name}.py").write_text(textwrap.dedent(TOOLS))
     monkeypatch.syspath_prepend(str(tmp_path))
     importlib.invalidate_caches()
-    module = importlib.import_module(name)
+    module: Any = importlib.import_module(name)
     alias = ModuleType(f"{name}_alias")
     alias.__dict__.update(invoke=module.plain, renamed=module.decorated)
     sys.modules[alias.__name__] = alias
@@ -73,23 +73,23 @@ def checkpoint(tmp_path: Path) -> Checkpoint:
     return made
 
 
-def serving(checkpoint: Checkpoint, tools: ModuleType, **values: list[Any]) -> DeterministicExecutionContext:
+def serving(checkpoint: Checkpoint, tools: Any, **values: list[Any]) -> DeterministicExecutionContext:
     targets = {f"{tools.__name__}.{path.replace('__', '.')}": listed for path, listed in values.items()}
     return DeterministicExecutionContext(checkpoint, targets)
 
 
-def test_every_module_that_holds_the_function_gets_the_stand_in(checkpoint: Checkpoint, tools: ModuleType) -> None:
+def test_every_module_that_holds_the_function_gets_the_stand_in(checkpoint: Checkpoint, tools: Any) -> None:
     with serving(checkpoint, tools, plain=[1, 2]):
         assert [tools.alias.invoke("x"), tools.plain("y")] == [1, 2]
     assert [tools.alias.invoke("x"), tools.plain("y")] == ["live", "live"]
 
 
-def test_a_decorated_function_is_answered_wherever_it_is_held(checkpoint: Checkpoint, tools: ModuleType) -> None:
+def test_a_decorated_function_is_answered_wherever_it_is_held(checkpoint: Checkpoint, tools: Any) -> None:
     with serving(checkpoint, tools, decorated=[1, 2, 3]):
         assert [tools.decorated("a"), tools.alias.renamed("b"), tools.KEPT[0]("c")] == [1, 2, 3]
 
 
-def test_async_targets_are_awaitable_and_streams_stream(checkpoint: Checkpoint, tools: ModuleType) -> None:
+def test_async_targets_are_awaitable_and_streams_stream(checkpoint: Checkpoint, tools: Any) -> None:
     async def collect() -> tuple[Any, list[Any]]:
         return await tools.fetch("u"), [item async for item in tools.astream(2)]
 
@@ -98,7 +98,7 @@ def test_async_targets_are_awaitable_and_streams_stream(checkpoint: Checkpoint, 
         assert asyncio.run(collect()) == ({"a": 1}, ["z"])
 
 
-def test_methods_staticmethods_and_classmethods_can_be_targets(checkpoint: Checkpoint, tools: ModuleType) -> None:
+def test_methods_staticmethods_and_classmethods_can_be_targets(checkpoint: Checkpoint, tools: Any) -> None:
     with serving(checkpoint, tools, Client__call=[1], Client__fixed=[2, 3], Client__made=[4], Client__acall=[5]):
         client = tools.Client()
         assert [client.call("q"), client.fixed("q"), tools.Client.fixed("q"), tools.Client.made("q")] == [1, 2, 3, 4]
@@ -106,41 +106,39 @@ def test_methods_staticmethods_and_classmethods_can_be_targets(checkpoint: Check
     assert [client.call("q"), client.fixed("q"), tools.Client.made("q")] == ["live"] * 3
 
 
-def test_an_inherited_method_is_mocked_on_the_subclass_alone(checkpoint: Checkpoint, tools: ModuleType) -> None:
+def test_an_inherited_method_is_mocked_on_the_subclass_alone(checkpoint: Checkpoint, tools: Any) -> None:
     with serving(checkpoint, tools, Special__call=[1]):
         assert [tools.Special().call("q"), tools.Client().call("q")] == [1, "live"]
     assert "call" not in vars(tools.Special)
 
 
-def test_an_exception_among_the_values_is_raised(checkpoint: Checkpoint, tools: ModuleType) -> None:
+def test_an_exception_among_the_values_is_raised(checkpoint: Checkpoint, tools: Any) -> None:
     with serving(checkpoint, tools, plain=[KeyError("k"), 2]):
         with pytest.raises(KeyError):
             tools.plain(1)
         assert tools.plain(1) == 2
 
 
-def test_a_call_past_the_last_value_names_target_recorded_and_attempted(
-    checkpoint: Checkpoint, tools: ModuleType
-) -> None:
+def test_a_call_past_the_last_value_names_target_recorded_and_attempted(checkpoint: Checkpoint, tools: Any) -> None:
     with serving(checkpoint, tools, plain=[1]):
         tools.plain("a")
         with pytest.raises(ReplayExhausted, match=r"plain has 1 recorded response\(s\), and was called 2 time\(s\)"):
             tools.plain("b")
 
 
-def test_an_outside_call_that_no_target_names_is_refused(checkpoint: Checkpoint, tools: ModuleType) -> None:
+def test_an_outside_call_that_no_target_names_is_refused(checkpoint: Checkpoint, tools: Any) -> None:
     with serving(checkpoint, tools, plain=[1]), pytest.raises(ReplayError, match="mock_config does not name"):
         tools.other("q")
 
 
-def test_everything_is_put_back_after_an_exception(checkpoint: Checkpoint, tools: ModuleType) -> None:
+def test_everything_is_put_back_after_an_exception(checkpoint: Checkpoint, tools: Any) -> None:
     before = (tools.plain, time.time, vars(tools.Client)["fixed"])
     with pytest.raises(ZeroDivisionError), serving(checkpoint, tools, plain=[1], Client__fixed=[1]):
         _ = 1 / 0
     assert (tools.plain, time.time, vars(tools.Client)["fixed"]) == before
 
 
-def test_a_target_that_does_not_exist_leaves_nothing_patched(checkpoint: Checkpoint, tools: ModuleType) -> None:
+def test_a_target_that_does_not_exist_leaves_nothing_patched(checkpoint: Checkpoint, tools: Any) -> None:
     context = serving(checkpoint, tools, plain=[1], plian=[1])
     with pytest.raises(TargetError, match="the nearest is 'plain'"), context:
         pytest.fail("entered")

@@ -10,7 +10,6 @@ import time
 import uuid
 from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
@@ -149,7 +148,7 @@ AGENT = """
 
 
 @pytest.fixture
-def app(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+def app(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     name = f"replay_app_{next(names)}"
     (tmp_path / f"{name}.py").write_text(textwrap.dedent(AGENT))
     monkeypatch.syspath_prepend(str(tmp_path))
@@ -161,7 +160,7 @@ Failed = Callable[[Callable[[], Any]], tuple[Checkpoint, BaseException]]
 
 
 @pytest.fixture
-def failed(app: ModuleType) -> Failed:
+def failed(app: Any) -> Failed:
     """Let a call fail live; return its checkpoint and its exception, and forget that anything was live."""
 
     def fail(call: Callable[[], Any]) -> tuple[Checkpoint, BaseException]:
@@ -189,7 +188,7 @@ CALLS: dict[str, Callable[[Any], Any]] = {
 
 @pytest.mark.parametrize("call", list(CALLS))
 def test_a_replay_fails_as_the_call_did_twice_without_a_live_call_or_a_new_trace(
-    app: ModuleType, failed: Failed, call: str
+    app: Any, failed: Failed, call: str
 ) -> None:
     checkpoint, error = failed(lambda: CALLS[call](app))
     traces = _count_traces()
@@ -210,7 +209,7 @@ def _count_traces() -> int:
     return len(provider.trace_store.traces())
 
 
-def test_a_served_exception_has_its_type_attributes_and_message(app: ModuleType, failed: Failed) -> None:
+def test_a_served_exception_has_its_type_attributes_and_message(app: Any, failed: Failed) -> None:
     checkpoint, error = failed(lambda: app.Agent().recovers())
     assert error.args == (429, {"retry": 3}, "refused with 429")
     with pytest.raises(RuntimeError) as replayed:
@@ -218,7 +217,7 @@ def test_a_served_exception_has_its_type_attributes_and_message(app: ModuleType,
     assert isinstance(replayed.value.__cause__, app.Refused)
 
 
-def test_the_state_is_that_of_the_entry_each_time(app: ModuleType, failed: Failed) -> None:
+def test_the_state_is_that_of_the_entry_each_time(app: Any, failed: Failed) -> None:
     agent = app.Agent()
     agent.memory.append("before")
     checkpoint, _ = failed(lambda: agent.fail("step"))
@@ -226,36 +225,34 @@ def test_the_state_is_that_of_the_entry_each_time(app: ModuleType, failed: Faile
     assert agent.memory == ["before", "x", "end"]
 
 
-def test_a_method_can_be_named_with_other_arguments(app: ModuleType, failed: Failed) -> None:
+def test_a_method_can_be_named_with_other_arguments(app: Any, failed: Failed) -> None:
     engine = ReplayEngine(failed(lambda: app.Agent().asks("a", "b"))[0])
     assert engine.replay_from_checkpoint("step", "b") == {"answer": "bb"}
     assert engine.replay_from_checkpoint("a", function_name="step") == {"answer": "aa"}
     assert engine.replay_from_checkpoint(function_name="step", q="a") == {"answer": "aa"}
 
 
-def test_a_call_with_other_arguments_is_a_divergence_that_names_the_difference(app: ModuleType, failed: Failed) -> None:
+def test_a_call_with_other_arguments_is_a_divergence_that_names_the_difference(app: Any, failed: Failed) -> None:
     engine = ReplayEngine(failed(lambda: app.Agent().asks("a", "b"))[0])
     with pytest.raises(ReplayDivergence, match=r"recorded 'a', now 'z'"):
         engine.replay_from_checkpoint("step", "z")
     assert app.LIVE == []
 
 
-def test_a_call_past_the_end_of_the_record_is_beyond(app: ModuleType, failed: Failed) -> None:
+def test_a_call_past_the_end_of_the_record_is_beyond(app: Any, failed: Failed) -> None:
     engine = ReplayEngine(failed(lambda: app.Agent().asks("a"))[0])
     with pytest.raises(BeyondRecord, match="the record holds 1"):
         engine.replay_from_checkpoint("asks", "a", "a")
 
 
-def test_a_call_of_a_site_that_was_never_called_while_others_wait_is_a_divergence(
-    app: ModuleType, failed: Failed
-) -> None:
+def test_a_call_of_a_site_that_was_never_called_while_others_wait_is_a_divergence(app: Any, failed: Failed) -> None:
     checkpoint, _ = failed(lambda: app.Agent().asks("a"))
     app.Agent.other = lambda self: app.search("s")
     with pytest.raises(ReplayDivergence, match=r"not called yet: .*Agent\.ask"):
         ReplayEngine(checkpoint).replay_from_checkpoint("other")
 
 
-def test_a_refusal_is_latched_however_the_users_code_swallows_it(app: ModuleType, failed: Failed) -> None:
+def test_a_refusal_is_latched_however_the_users_code_swallows_it(app: Any, failed: Failed) -> None:
     checkpoint, _ = failed(lambda: app.Agent().asks("a", "b"))
     served: list[Any] = []
 
@@ -273,13 +270,13 @@ def test_a_refusal_is_latched_however_the_users_code_swallows_it(app: ModuleType
     assert served == [None, None, None]
 
 
-def test_an_outcome_that_could_not_be_recorded_is_refused_with_its_reason(app: ModuleType, failed: Failed) -> None:
+def test_an_outcome_that_could_not_be_recorded_is_refused_with_its_reason(app: Any, failed: Failed) -> None:
     checkpoint, _ = failed(lambda: app.Agent().locks())
     with pytest.raises(UnservableOutcome, match=r"_thread\.lock.*does not pickle"):
         ReplayEngine(checkpoint).replay_from_checkpoint()
 
 
-def test_only_calls_below_the_failed_one_are_served(app: ModuleType, failed: Failed, tmp_path: Path) -> None:
+def test_only_calls_below_the_failed_one_are_served(app: Any, failed: Failed, tmp_path: Path) -> None:
     provider = TracerProvider(tmp_path / "t.db")
 
     def two_runs() -> None:
@@ -297,7 +294,7 @@ def test_only_calls_below_the_failed_one_are_served(app: ModuleType, failed: Fai
     provider.shutdown()
 
 
-def test_a_site_that_lost_its_decorator_is_refused_before_anything_runs(app: ModuleType, failed: Failed) -> None:
+def test_a_site_that_lost_its_decorator_is_refused_before_anything_runs(app: Any, failed: Failed) -> None:
     checkpoint, _ = failed(lambda: app.function("q"))
     app.search = app.search.__wrapped__
     with pytest.raises(ConfigurationError, match=r"search was recorded as an outside call and is not decorated today"):
@@ -306,7 +303,7 @@ def test_a_site_that_lost_its_decorator_is_refused_before_anything_runs(app: Mod
 
 
 def test_a_hand_written_span_of_an_outside_call_is_refused_where_nothing_would_answer_it(
-    app: ModuleType, failed: Failed, tmp_path: Path
+    app: Any, failed: Failed, tmp_path: Path
 ) -> None:
     provider = TracerProvider(tmp_path / "t.db")
     checkpoint, _ = failed(lambda: app.Agent().asks("a"))
@@ -324,7 +321,7 @@ def test_a_hand_written_span_of_an_outside_call_is_refused_where_nothing_would_a
     provider.shutdown()
 
 
-def test_time_stands_at_the_checkpoint_until_something_sleeps(app: ModuleType, failed: Failed) -> None:
+def test_time_stands_at_the_checkpoint_until_something_sleeps(app: Any, failed: Failed) -> None:
     checkpoint, _ = failed(lambda: app.Agent().asks("a"))
 
     def clock(self: Any) -> tuple[float, ...]:
@@ -338,7 +335,7 @@ def test_time_stands_at_the_checkpoint_until_something_sleeps(app: ModuleType, f
     assert (second - first, third - first) == (pytest.approx(100), pytest.approx(100))
 
 
-def test_a_loop_that_only_polls_the_clock_is_stopped_with_its_line(app: ModuleType, failed: Failed) -> None:
+def test_a_loop_that_only_polls_the_clock_is_stopped_with_its_line(app: Any, failed: Failed) -> None:
     checkpoint, _ = failed(lambda: app.Agent().asks("a"))
 
     def waits(self: Any) -> None:
@@ -351,7 +348,7 @@ def test_a_loop_that_only_polls_the_clock_is_stopped_with_its_line(app: ModuleTy
         ReplayEngine(checkpoint).replay_from_checkpoint("waits")
 
 
-def test_randomness_is_as_it_was_and_identifiers_repeat(app: ModuleType, failed: Failed) -> None:
+def test_randomness_is_as_it_was_and_identifiers_repeat(app: Any, failed: Failed) -> None:
     random.seed(5)
     checkpoint, error = failed(lambda: app.Agent().times())
     app.Agent.ids = lambda self: (uuid.uuid4(), uuid.uuid1(), random.getrandbits(64))
@@ -362,7 +359,7 @@ def test_randomness_is_as_it_was_and_identifiers_repeat(app: ModuleType, failed:
     assert replayed.value.args == error.args
 
 
-def test_nothing_is_left_of_a_replay(app: ModuleType, failed: Failed) -> None:
+def test_nothing_is_left_of_a_replay(app: Any, failed: Failed) -> None:
     checkpoint, _ = failed(lambda: app.Agent().asks("a"))
     state = random.getstate()
     with pytest.raises(RuntimeError):
@@ -373,13 +370,13 @@ def test_nothing_is_left_of_a_replay(app: ModuleType, failed: Failed) -> None:
 
 
 @pytest.mark.parametrize("name", ["ask_", "nothing", "memory", "_missing"])
-def test_a_method_the_agent_lacks_is_one_sentence(app: ModuleType, failed: Failed, name: str) -> None:
+def test_a_method_the_agent_lacks_is_one_sentence(app: Any, failed: Failed, name: str) -> None:
     engine = ReplayEngine(failed(lambda: app.Agent().asks("a"))[0])
     with pytest.raises(TargetError, match=f"has no method '{name}'"):
         engine.replay_from_checkpoint(name)
 
 
-def test_arguments_without_a_method_are_refused(app: ModuleType, failed: Failed) -> None:
+def test_arguments_without_a_method_are_refused(app: Any, failed: Failed) -> None:
     engine = ReplayEngine(failed(lambda: app.Agent().asks("a"))[0])
     with pytest.raises(ConfigurationError, match="name the method too"):
         engine.replay_from_checkpoint(q=1)
@@ -387,7 +384,7 @@ def test_arguments_without_a_method_are_refused(app: ModuleType, failed: Failed)
         engine.replay_from_checkpoint(3)
 
 
-def test_a_checkpoint_made_by_hand_has_no_failed_call(app: ModuleType, tmp_path: Path) -> None:
+def test_a_checkpoint_made_by_hand_has_no_failed_call(app: Any, tmp_path: Path) -> None:
     provider = TracerProvider(tmp_path / "t.db")
     with provider.get_tracer().span("work") as span:
         trace = provider.trace_store.get_trace(span.trace_id)
@@ -397,7 +394,7 @@ def test_a_checkpoint_made_by_hand_has_no_failed_call(app: ModuleType, tmp_path:
     provider.shutdown()
 
 
-def test_an_agent_whose_class_is_gone_is_one_sentence_naming_the_nearest(app: ModuleType, failed: Failed) -> None:
+def test_an_agent_whose_class_is_gone_is_one_sentence_naming_the_nearest(app: Any, failed: Failed) -> None:
     checkpoint, _ = failed(lambda: app.Agent().asks("a"))
     app.Agents = app.Agent
     del app.Agent
@@ -405,7 +402,7 @@ def test_an_agent_whose_class_is_gone_is_one_sentence_naming_the_nearest(app: Mo
         ReplayEngine(checkpoint).replay_from_checkpoint()
 
 
-def test_an_agent_whose_module_is_gone_is_one_sentence(app: ModuleType, failed: Failed, tmp_path: Path) -> None:
+def test_an_agent_whose_module_is_gone_is_one_sentence(app: Any, failed: Failed, tmp_path: Path) -> None:
     import sys
 
     checkpoint, _ = failed(lambda: app.Agent().asks("a"))
@@ -416,7 +413,7 @@ def test_an_agent_whose_module_is_gone_is_one_sentence(app: ModuleType, failed: 
     sys.modules[app.__name__] = module
 
 
-def test_a_checkpoint_of_another_python_is_refused_before_anything_loads(app: ModuleType, failed: Failed) -> None:
+def test_a_checkpoint_of_another_python_is_refused_before_anything_loads(app: Any, failed: Failed) -> None:
     from dataclasses import replace
 
     checkpoint, _ = failed(lambda: app.Agent().asks("a"))
@@ -427,7 +424,7 @@ def test_a_checkpoint_of_another_python_is_refused_before_anything_loads(app: Mo
         _ = foreign.agent_state
 
 
-def test_an_agent_defined_inside_a_function_is_replayed_with_its_stored_code(app: ModuleType, failed: Failed) -> None:
+def test_an_agent_defined_inside_a_function_is_replayed_with_its_stored_code(app: Any, failed: Failed) -> None:
     from clearstone import checkpointable, traced
 
     live: list[str] = []

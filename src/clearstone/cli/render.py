@@ -164,10 +164,12 @@ def inspection(checkpoint: Checkpoint) -> None:
     for label, value in _facts(checkpoint):
         out.print(f"[bold]{label:<12}[/] {escape(value)}")
     out.print("\n[bold]State[/]")
-    for name, value in _members(values.as_json(checkpoint.state.payload)):
-        out.print(f"  {escape(name)} = {escape(value)}")
+    missing = {member.path.removeprefix("self.") for member in checkpoint.state.missing}
+    for name, value in values.members(checkpoint.state.payload, out.width):
+        if name not in missing:
+            out.print(f"  {escape(name)} = {escape(value)}", soft_wrap=True)
     for member in checkpoint.state.missing:
-        out.print(f"  [red]missing[/] {escape(str(member))}")
+        out.print(f"  [red]missing[/] {escape(member.path)}: {escape(member.type_name)}, {escape(member.reason)}")
     if checkpoint.failure is not None:
         out.print("\n[bold]Failure[/]")
         out.print(escape(checkpoint.failure.traceback.rstrip()))
@@ -220,7 +222,3 @@ def _facts(checkpoint: Checkpoint) -> list[tuple[str, str]]:
         facts.append(("Seen", f"{checkpoint.occurrences} time(s)"))
     return facts + [(str(key), str(value)) for key, value in checkpoint.metadata.items()]
 
-
-def _members(state: Any) -> list[tuple[str, str]]:
-    members = state.items() if isinstance(state, dict) else [("state", state)]
-    return [(str(name), value if isinstance(value, str) else json.dumps(value)) for name, value in members]

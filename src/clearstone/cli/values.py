@@ -34,6 +34,13 @@ def arguments_text(payload: Payload | None, width: int = 100) -> str:
             return show.render(given, width=width)
 
 
+def members(payload: Payload, width: int = 100) -> list[tuple[str, str]]:
+    """Return one line for each entry of a pickled dict, by name; one line for anything else."""
+    state = inert.read(payload.data)
+    entries = state.items() if isinstance(state, dict) else [("state", state)]
+    return [(str(name), show.render(value, width=width)) for name, value in entries]
+
+
 def as_json(payload: Payload | None) -> Any:
     """Return a payload as JSON-ready values; None for none."""
     if payload is None:
