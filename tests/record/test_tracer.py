@@ -7,12 +7,13 @@ import subprocess
 import sys
 import textwrap
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from clearstone import configure, traced
+from clearstone import configure, run, traced
 from clearstone.codec import payload
 from clearstone.errors import ConfigurationError, StoreError
 from clearstone.observability import MemoryTraceStore, Span, SpanKind, Status, StatusCode, TracerProvider
@@ -270,3 +271,11 @@ def test_a_provider_refuses_a_file_that_is_no_trace_database(tmp_path: Path, con
     with contextlib.nullcontext() if not content else pytest.raises(StoreError, match=r"some\.txt"):
         TracerProvider(path).shutdown()
     assert content == b"" or path.read_bytes() == content
+
+
+def test_a_pools_worker_does_not_keep_the_span_it_was_started_in(provider: TracerProvider) -> None:
+    with ThreadPoolExecutor(1) as pool:
+        with provider.get_tracer().span("first") as first:
+            inside = pool.submit(run.current_span.get).result()
+        assert inside is first
+        assert pool.submit(run.current_span.get).result() is None
