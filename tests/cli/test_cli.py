@@ -320,3 +320,14 @@ def test_the_demo_overwrites_nothing_of_the_users(shell: Shell) -> None:
     assert "is there already and is not the demo's" in run.stderr
     assert shell("demo", "agent.py").returncode == 2
     assert (shell.folder / "agent.py").read_text() == textwrap.dedent(AGENT)
+
+
+def test_what_was_recorded_cannot_write_to_the_terminal(shell: Shell) -> None:
+    agent = shell.folder / "agent.py"
+    agent.write_text(agent.read_text().replace("Agent().run('a', 'b')", "").replace('run("a", "b")', 'ask("\\x1b[2J")'))
+    assert "KeyError" not in shell.python("agent.py").stderr
+    agent.write_text(agent.read_text().replace('{"a": 1}.get(q)', '{"a": 1}[q]'))
+    assert shell.python("agent.py").returncode == 1
+    for command in ("show", "inspect"):
+        assert "\x1b[2J" not in shell(command, "latest").stdout
+    assert "x1b[2J" in shell("show", "latest").stdout

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 from rich.console import Console
-from rich.markup import escape
+from rich.markup import escape as escape_markup
 from rich.table import Table
 from rich.tree import Tree
 
@@ -36,6 +36,12 @@ def console() -> Console:
     """Return a console on standard output that never breaks lines where output is piped."""
     found = Console(highlight=False)
     return found if found.is_terminal else Console(highlight=False, width=200)
+
+
+def escape(text: str) -> str:
+    """Return recorded text as it may be printed: no markup of ours, no control sequence of anybody's."""
+    plain = "".join(each if each.isprintable() or each in "\n\t" else repr(each)[1:-1] for each in text)
+    return escape_markup(plain)
 
 
 def when(time_ns: int) -> str:
@@ -221,4 +227,3 @@ def _facts(checkpoint: Checkpoint) -> list[tuple[str, str]]:
         facts.append(("Error", f"{checkpoint.failure.type_name}: {checkpoint.failure.message}"))
         facts.append(("Seen", f"{checkpoint.occurrences} time(s)"))
     return facts + [(str(key), str(value)) for key, value in checkpoint.metadata.items()]
-
