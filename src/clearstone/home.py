@@ -6,19 +6,22 @@ import os
 from pathlib import Path
 
 _configured: Path | None = None
+_resolved: dict[str, Path] = {}  # a program that changes its directory keeps the home it began with
 
 
 def home() -> Path:
     """Return the folder: what `set_home` was given, else ``CLEARSTONE_HOME``, else ``.clearstone`` here."""
     if _configured is not None:
         return _configured
-    return Path(os.environ.get("CLEARSTONE_HOME") or ".clearstone").absolute()
+    named = os.environ.get("CLEARSTONE_HOME") or ".clearstone"
+    return _resolved.setdefault(named, Path(named).absolute())
 
 
 def set_home(folder: str | os.PathLike[str] | None) -> None:
     """Keep files in `folder` from now on; None goes back to the default."""
     global _configured  # noqa: PLW0603 - one process, one home
     _configured = Path(folder).absolute() if folder is not None else None
+    _resolved.clear()
 
 
 def trace_file() -> Path:
@@ -38,8 +41,7 @@ def ensure_home() -> Path:
         OSError: it cannot be created.
     """
     folder = home()
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    ignore = folder / ".gitignore"
-    if not ignore.exists():
-        ignore.write_text("*\n", encoding="utf-8")
+    if not folder.exists():  # a folder the user had before is theirs, .gitignore included
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        (folder / ".gitignore").write_text("*\n", encoding="utf-8")
     return folder

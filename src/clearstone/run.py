@@ -20,7 +20,7 @@ import threading
 import weakref
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextvars import ContextVar
+from contextvars import ContextVar, Token
 from dataclasses import dataclass
 from functools import partial, wraps
 from typing import TYPE_CHECKING, Any, Protocol
@@ -99,7 +99,10 @@ class OpenSpan(Protocol):
 
     span_id: str
     trace_id: str
-    in_boundary: bool
+
+    @property
+    def in_boundary(self) -> bool:
+        """Whether it is, or lies in, a boundary that has not ended."""
 
     @property
     def recording(self) -> Run:
@@ -162,6 +165,14 @@ current_span: ContextVar[OpenSpan | None] = ContextVar("clearstone_span", defaul
 
 _open_spans: weakref.WeakValueDictionary[str, OpenSpan] = weakref.WeakValueDictionary()
 _disabled = os.environ.get("CLEARSTONE_DISABLED", "") not in {"", "0"}
+
+
+def leave(token: Token[OpenSpan | None], caller: OpenSpan | None) -> None:
+    """Make `caller` current again. A coroutine or generator may be closed in another context than it ran in."""
+    try:
+        current_span.reset(token)
+    except ValueError:
+        current_span.set(caller)
 
 
 def is_disabled() -> bool:

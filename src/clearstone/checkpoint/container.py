@@ -2,9 +2,10 @@
 
 ::
 
-    magic "CLRSTONE" | format major, minor (2 x u16) | header length (u32) | SHA-256 of the header | header | sections
+    magic "CLRSTONE" | format major, minor (2 x u16) | header length (u32) | SHA-256 | header | sections
 
-All numbers are little-endian. The header lists each section's name, length and SHA-256; sections follow in that order.
+All numbers are little-endian. The SHA-256 is of everything before it and the header. The header lists each section's
+name, length and SHA-256; sections follow in that order.
 
 Invariant: a file is whole or absent (temporary file, fsync, rename), and a torn or altered one is a
 `CheckpointDamagedError`, never a half-read value. Reading the header touches nothing after it and unpickles nothing.
@@ -32,7 +33,8 @@ if TYPE_CHECKING:
 
 MAGIC = b"CLRSTONE"
 FORMAT = (1, 0)
-_PREFIX = struct.Struct("<8sHHI32s")
+_FIELDS = struct.Struct("<8sHHI")
+_PREFIX = struct.Struct(f"{_FIELDS.format}32s")
 
 
 def write(path: Path, header: Mapping[str, Any], sections: Mapping[str, bytes]) -> None:
@@ -48,10 +50,10 @@ def write(path: Path, header: Mapping[str, Any], sections: Mapping[str, bytes]) 
     """
     listed = [{"name": name, "length": len(data), "sha256": _digest(data).hex()} for name, data in sections.items()]
     body = json.dumps({**header, "sections": listed}).encode()
-    prefix = _PREFIX.pack(MAGIC, *FORMAT, len(body), _digest(body))
+    fields = _FIELDS.pack(MAGIC, *FORMAT, len(body))
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     try:
-        _write_synced(temporary, [prefix, body, *sections.values()])
+        _write_synced(temporary, [fields, _digest(fields + body), body, *sections.values()])
         temporary.replace(path)
     except BaseException:
         with contextlib.suppress(OSError):
@@ -111,15 +113,17 @@ def _sync_folder(folder: Path) -> None:
 
 @contextlib.contextmanager
 def _opened(path: Path) -> Iterator[BinaryIO]:
-    if path.is_dir():
-        raise CheckpointDamagedError(f"{path} is a directory; give the checkpoint's file, which ends in .ckpt")
     try:
         file = path.open("rb")
     except FileNotFoundError:
         raise CheckpointNotFoundError(
             f"there is no file {path}; 'clearstone checkpoints' lists what is there"
         ) from None
-    except OSError as error:
+    except IsADirectoryError:
+        raise CheckpointDamagedError(
+            f"{path} is a directory; give the checkpoint's file, which ends in .ckpt"
+        ) from None
+    except (OSError, ValueError) as error:
         raise CheckpointDamagedError(f"{path} cannot be read: {error}") from error
     with file:
         yield file
@@ -135,7 +139,7 @@ def _read_header(path: Path, file: BinaryIO) -> dict[str, Any]:
     if major != FORMAT[0]:
         raise _damaged(path, f"has format {major}, and this Clearstone reads format {FORMAT[0]}; upgrade it")
     body = file.read(length) if length <= os.fstat(file.fileno()).st_size else b""
-    if len(body) < length or _digest(body) != digest:
+    if len(body) < length or _digest(prefix[: _FIELDS.size] + body) != digest:
         raise _damaged(path, "is torn or altered (its header does not match its digest)")
     header: dict[str, Any] = json.loads(body)
     return header

@@ -25,7 +25,7 @@ from clearstone.codec import payload
 from clearstone.errors import CheckpointDamagedError, CheckpointError, CheckpointNotFoundError, TraceNotFoundError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from clearstone.span import Span, Trace
 
@@ -111,13 +111,13 @@ class CheckpointManager:
             CheckpointError: `filename` is no bare file name, `metadata` is not JSON, or the file cannot be written.
         """
         name = filename or f"{checkpoint.trace.trace_id}_{checkpoint.checkpoint_id}{SUFFIX}"
-        if Path(name).name != name:
+        if Path(name).name != name or "\0" in name:
             raise CheckpointError(f"{name!r} is not a bare file name; the folder is {self.checkpoint_dir}")
         try:
             self.checkpoint_dir.mkdir(parents=True, exist_ok=True)
             path = self.checkpoint_dir / name
             container.write(path, *serial.pack(checkpoint))
-        except TypeError as error:
+        except (TypeError, ValueError, RecursionError) as error:
             raise CheckpointError(f"metadata must be JSON: {error}; put plain values there") from error
         except OSError as error:
             raise CheckpointError(f"the checkpoint cannot be written to {self.checkpoint_dir}: {error}") from error
@@ -147,9 +147,14 @@ def checkpoints(folder: str | os.PathLike[str] | None = None) -> list[Checkpoint
     Args:
         folder: where to look; None for the default home and ``.checkpoints``.
     """
-    folders = [Path(folder)] if folder is not None else [home.checkpoint_folder(), Path(".checkpoints")]
+    folders = [Path(folder)] if folder is not None else default_folders()
     found = [info for each in folders for info in list_folder(each)]
     return sorted(found, key=lambda info: info.created_ns, reverse=True)
+
+
+def default_folders() -> list[Path]:
+    """Return where checkpoints are looked for: the default home, and ``.checkpoints`` in the working directory."""
+    return [home.checkpoint_folder(), Path(".checkpoints")]
 
 
 def new_checkpoint(
@@ -205,17 +210,15 @@ def find(reference: str | os.PathLike[str], folders: Sequence[Path]) -> Path:
     """
     text = os.fspath(reference)
     for path in (Path(text), *(folder / text for folder in folders)):
-        if path.is_file():
+        if text != "latest" and _is_file(path):
             return path
-    if Path(text).is_dir() or (os.sep in text and not text.endswith(SUFFIX)):
-        raise CheckpointNotFoundError(f"{text} is not a checkpoint file; those end in {SUFFIX}")
     for folder in folders:
-        found = _matching(text, folder)
+        found = {info.checkpoint_id: info.path for info in _matching(text, folder)}  # saved under two names: either
         if len(found) > 1:
-            listed = ", ".join(info.checkpoint_id for info in found[:5])
+            listed = ", ".join(list(found)[:5])
             raise CheckpointNotFoundError(f"{text!r} begins {len(found)} checkpoints ({listed}); give more of the id")
         if found:
-            return found[0].path
+            return next(iter(found.values()))
     raise CheckpointNotFoundError(_nothing_found(text, folders))
 
 
@@ -229,15 +232,19 @@ def _info(path: Path) -> CheckpointInfo | None:
     try:
         header = container.read_header(path)
         size = path.stat().st_size
-    except (CheckpointError, OSError):  # a torn or vanished file is no checkpoint; loading it by name says why
+        return _described(path, header, size)
+    except (CheckpointError, OSError, KeyError, TypeError):  # torn, gone or foreign; loading it by name says why
         return None
-    failure = header.get("failure")
+
+
+def _described(path: Path, header: Mapping[str, Any], size: int) -> CheckpointInfo:
+    failure, call = header["failure"], header["call"]
     agent = ".".join(part for part in (header["agent_module"], header["agent_class_name"]) if part)
     return CheckpointInfo(
         path=path,
         checkpoint_id=header["checkpoint_id"],
         trace_id=header["trace_id"],
-        agent=agent if header["agent_class_name"] else header["call"]["site"].replace(":", ".", 1),
+        agent=agent if header["agent_class_name"] or not call else call["site"].replace(":", ".", 1),
         span_name=header["span_name"],
         created_ns=header["created_ns"],
         error=f"{failure['type']}: {failure['message']}" if failure else "",
@@ -245,6 +252,13 @@ def _info(path: Path) -> CheckpointInfo | None:
         size=size,
         metadata=header["metadata"],
     )
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # a name too long for one, a folder that may not be entered
+        return False
 
 
 def _matching(text: str, folder: Path) -> list[CheckpointInfo]:
@@ -261,6 +275,8 @@ def _nothing_found(text: str, folders: Iterable[Path]) -> str:
     looked = " or ".join(str(folder) for folder in dict.fromkeys(folders))
     if text == "latest":
         return f"no checkpoint in {looked} yet; one is saved when an exception leaves a @checkpointable agent"
+    if os.sep in text and not text.endswith(SUFFIX):
+        return f"{text} is not a checkpoint file; those end in {SUFFIX}"
     return f"no checkpoint {text!r} in {looked}; 'clearstone checkpoints' lists what is there"
 
 

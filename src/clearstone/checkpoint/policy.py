@@ -12,6 +12,7 @@ Refused: a checkpoint at the raise, by a trace hook (the state is half changed t
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import random
 import secrets
@@ -59,7 +60,7 @@ def at_entry(call: BoundCall, taken_ns: int) -> Entry:
     agent = None if isinstance(call.instance, type) else call.instance
     try:
         taken = _take(agent) if agent is not None else state.NO_STATE
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         return Entry(agent, state.NO_STATE, taken_ns, random.getstate(), f"{type(error).__name__}: {error}")
     return Entry(agent, taken, taken_ns, random.getstate())
 
@@ -101,10 +102,12 @@ def _save(entry: Entry, span: Span, trace: Trace, error: BaseException) -> Path:
     folder = home.checkpoint_folder()
     signature = _signature(failure)
     earlier = _same_failure(folder, signature)
+    seen = max((occurrences for _, occurrences, _ in earlier), default=0)
     checkpoint = _checkpoint(entry, span, trace, failure, signature)
-    path = CheckpointManager(folder).save_checkpoint(replace(checkpoint, occurrences=_count(earlier) + 1))
-    for old in earlier[KEPT_PER_FAILURE - 1 :]:
-        old.unlink(missing_ok=True)
+    path = CheckpointManager(folder).save_checkpoint(replace(checkpoint, occurrences=seen + 1))
+    for _, _, old in earlier[KEPT_PER_FAILURE - 1 :]:
+        with contextlib.suppress(OSError):  # another process removed it, or may
+            old.unlink()
     return path
 
 
@@ -133,7 +136,7 @@ def _input(span: Span) -> Payload:
 def _state_now(agent: Any) -> state.AgentState | None:
     try:
         return _take(agent) if agent is not None else None
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         notice.say(f"the state at the failure could not be taken: {type(error).__name__}: {error}")
         return None
 
@@ -142,24 +145,19 @@ def _signature(failure: Failure) -> str:
     return hashlib.sha256(f"{failure.type_name}@{failure.raised_at}".encode()).hexdigest()[:6]
 
 
-def _same_failure(folder: Path, signature: str) -> list[Path]:
-    """Files of the same failure, newest first: the id begins with the failure's signature."""
+def _same_failure(folder: Path, signature: str) -> list[tuple[int, int, Path]]:
+    """When each checkpoint of the same failure was made, which occurrence it is, and its file; newest first.
+
+    The id begins with the failure's signature.
+    """
     found = []
     for path in folder.glob(f"*_ckpt_{signature}*{SUFFIX}"):
         try:
-            found.append((path.stat().st_mtime_ns, path))
-        except FileNotFoundError:
-            continue  # another process removed it
-    return [path for _, path in sorted(found, reverse=True)]
-
-
-def _count(earlier: list[Path]) -> int:
-    for path in earlier:
-        try:
-            return int(container.read_header(path)["occurrences"])
-        except CheckpointError:
-            continue  # torn: the next newest one knows
-    return 0
+            header = container.read_header(path)
+            found.append((int(header["created_ns"]), int(header["occurrences"]), path))
+        except (CheckpointError, KeyError, TypeError, ValueError):
+            continue  # another process removed it, or it is torn or foreign
+    return sorted(found, reverse=True)
 
 
 def _short(path: Path) -> str:

@@ -13,7 +13,10 @@ Refused: ``copy.deepcopy`` (slower than pickling, and shares what it cannot copy
 
 from __future__ import annotations
 
+import contextlib
+import inspect
 from dataclasses import dataclass, field
+from types import BuiltinFunctionType, MemberDescriptorType, SimpleNamespace
 from typing import Any, Literal, NoReturn
 
 from clearstone.codec import payload
@@ -55,7 +58,10 @@ class AgentState:
 
 
 class Missing:
-    """Stands where an attribute could not be saved; any use of it raises `MissingMemberError`."""
+    """Stands where an attribute could not be saved; any use of it raises `MissingMemberError`.
+
+    Looking at it does not: `repr`, ``==``, `hash`, copying and pickling work.
+    """
 
     __slots__ = ("__weakref__", "_member")
 
@@ -78,7 +84,11 @@ class Missing:
         raise MissingMemberError(str(object.__getattribute__(self, "_member")))
 
     __call__ = __enter__ = __exit__ = __iter__ = __next__ = __len__ = __bool__ = __contains__ = _touched
-    __getitem__ = __setitem__ = __setattr__ = __await__ = __aenter__ = __aexit__ = __aiter__ = _touched
+    __getitem__ = __setitem__ = __delitem__ = __setattr__ = __delattr__ = __reversed__ = _touched
+    __await__ = __aenter__ = __aexit__ = __aiter__ = __anext__ = _touched
+    __lt__ = __le__ = __gt__ = __ge__ = __int__ = __float__ = __index__ = __neg__ = __abs__ = _touched
+    __add__ = __radd__ = __sub__ = __rsub__ = __mul__ = __rmul__ = __truediv__ = __rtruediv__ = _touched
+    __floordiv__ = __rfloordiv__ = __mod__ = __rmod__ = __or__ = __ror__ = __and__ = __rand__ = _touched
 
 
 NO_STATE = AgentState(payload.dump({}), "none")
@@ -96,7 +106,7 @@ def take(agent: Any) -> AgentState:
 
     Raises:
         StateError: the agent has only one of `get_state` and `load_state`, its `get_state` returns no dict, or its
-            content is not in its attributes (a subclass of a builtin container).
+            content is not in its attributes (a subclass of a builtin container, or of another class written in C).
         Exception: whatever `get_state` raises.
     """
     form = _form(agent)
@@ -140,13 +150,18 @@ def load_values(state: AgentState, agent: Any) -> dict[str, Any]:
 
 
 def _form(agent: Any) -> Form:
-    has = [callable(getattr(agent, name, None)) for name in ("get_state", "load_state")]
+    has = [_has_method(agent, name) for name in ("get_state", "load_state")]
     if all(has):
         return "methods"
     if any(has):
         there, lacking = ("get_state", "load_state") if has[0] else ("load_state", "get_state")
         raise StateError(f"{type(agent).__qualname__} has {there}() but no {lacking}(); define both, or neither")
     return "attributes"
+
+
+def _has_method(agent: Any, name: str) -> bool:
+    """Look past `__getattr__`: an agent that hands everything on has its own attributes as state."""
+    return callable(inspect.getattr_static(agent, name, None))
 
 
 def _from_get_state(agent: Any) -> dict[str, Any]:
@@ -159,23 +174,40 @@ def _from_get_state(agent: Any) -> dict[str, Any]:
 
 
 def _attributes(agent: Any) -> dict[str, Any]:
-    if isinstance(agent, dict | list | set | tuple | str | bytes | int | float):
+    native = _native_base(type(agent))
+    if native not in {object, SimpleNamespace}:
         raise StateError(
-            f"{type(agent).__qualname__} is a subclass of a builtin type, whose content is not in its attributes; "
+            f"{type(agent).__qualname__} is built on {native.__qualname__}, whose content is not in its attributes; "
             f"define get_state() and load_state()"
         )
-    slots = {name: getattr(agent, name) for name in _slots(type(agent)) if hasattr(agent, name)}
-    return {**slots, **getattr(agent, "__dict__", {})}
+    found = {}
+    for name, slot in _slots(type(agent)).items():
+        with contextlib.suppress(AttributeError):  # never set
+            found[name] = slot.__get__(agent)
+    return {**found, **(_dict(agent) or {})}
 
 
-def _slots(cls: type) -> list[str]:
-    found = []
+def _dict(agent: Any) -> dict[str, Any] | None:
+    """Return the agent's ``__dict__``, past `__getattr__`; None where there are slots only."""
+    try:
+        attributes: dict[str, Any] = object.__getattribute__(agent, "__dict__")
+    except AttributeError:
+        return None
+    return attributes
+
+
+def _native_base(cls: type) -> Any:
+    """Return the nearest base that is made by C code of its own; `object` where the class is Python's all the way."""
+    return next(base for base in cls.__mro__ if isinstance(vars(base).get("__new__"), BuiltinFunctionType))
+
+
+def _slots(cls: type) -> dict[str, MemberDescriptorType]:
+    """Return the slots of a class by the name they have in it; a private one is mangled there."""
+    found: dict[str, MemberDescriptorType] = {}
     for base in cls.__mro__:
-        names = base.__dict__.get("__slots__", ())
-        for name in (names,) if isinstance(names, str) else names:
-            if name not in {"__dict__", "__weakref__"}:
-                private = name.startswith("__") and not name.endswith("__")
-                found.append(f"_{base.__name__.lstrip('_')}{name}" if private else name)
+        if "__slots__" in vars(base):
+            members = {name: member for name, member in vars(base).items() if isinstance(member, MemberDescriptorType)}
+            found = {**members, **found}
     return found
 
 
@@ -210,27 +242,28 @@ def _type_name(value: Any) -> str:
 
 def _blank(cls: type) -> Any:
     try:
-        return object.__new__(cls)
+        return _native_base(cls).__new__(cls)
     except TypeError as error:
         raise StateError(f"{cls.__qualname__} cannot be made without its constructor: {error}") from error
 
 
 def _give_to_load_state(agent: Any, values: dict[str, Any]) -> None:
-    loader = getattr(agent, "load_state", None)
-    if not callable(loader):
+    if not _has_method(agent, "load_state"):
         raise StateError(
             f"the state was saved through get_state(), but {type(agent).__qualname__} has no load_state() today"
         )
     try:
-        loader(values)
+        agent.load_state(values)
     except Exception as error:
         raise StateError(f"{type(agent).__qualname__}.load_state() raised {type(error).__name__}: {error}") from error
 
 
 def _set_attributes(agent: Any, values: dict[str, Any]) -> None:
-    slots = set(_slots(type(agent)))
-    for name, value in values.items():
-        if name in slots or not hasattr(agent, "__dict__"):
-            object.__setattr__(agent, name, value)  # frozen dataclasses and validating models refuse setattr
+    slots, attributes = _slots(type(agent)), _dict(agent)
+    for name, value in values.items():  # past setattr, which frozen dataclasses and validating models refuse
+        if name in slots:
+            slots[name].__set__(agent, value)
+        elif attributes is not None:
+            attributes[name] = value
         else:
-            agent.__dict__[name] = value
+            raise StateError(f"{type(agent).__qualname__} has no slot {name!r} today, but the saved state fills it")

@@ -4,8 +4,11 @@ Idea: an exception is its class, its `args`, its attributes, its notes and its c
 because exceptions are the values that pickle worst: `openai.RateLimitError` dumps and does not load (its constructor
 wants a response object), and one bad attribute loses the whole.
 
-Invariant: what comes back has the same class, `args` and `__dict__`, and no Python-level ``__init__`` or ``__new__``
-ran: only the nearest builtin base is initialised, which fills fields such as `OSError.errno`.
+Exceptions inside it (of a group, in an attribute) are stored the same way.
+
+Invariant: what comes back has the same class, `args`, `__dict__` and slots, and no Python-level ``__init__`` or
+``__new__`` ran: only the nearest builtin base is initialised, which fills fields such as `OSError.errno`. An exception
+written in C that says itself how it pickles (`pydantic.ValidationError`) is made again as it says.
 
 Refused: pickling the exception object.
 """
@@ -13,7 +16,9 @@ Refused: pickling the exception object.
 from __future__ import annotations
 
 import traceback
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from pickle import PicklingError
+from types import GetSetDescriptorType, MemberDescriptorType, MethodDescriptorType
 from typing import Any
 
 from clearstone.codec import payload
@@ -23,13 +28,26 @@ from clearstone.span import Failure, Payload
 
 @dataclass(frozen=True, slots=True)
 class ExceptionData:
-    """What an exception consists of. Named by pickles: keep its place and its fields."""
+    """What an exception consists of. Named by pickles: keep its place and its fields.
+
+    `reduction` is what the ``__reduce__`` of a class written in C gave; None for any other class. `number` is what an
+    `Again` refers to.
+    """
 
     cls: type[BaseException]
     args: tuple[Any, ...]
     attributes: dict[str, Any] = field(default_factory=dict)
-    cause: ExceptionData | None = None
+    cause: ExceptionData | Again | None = None
     suppress_context: bool = False
+    reduction: tuple[Any, ...] | None = None
+    number: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Again:
+    """Stands where an exception occurs that is stored elsewhere in the same data. Named by pickles: keep its place."""
+
+    number: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +65,7 @@ def dump_exception(error: BaseException) -> Failure:
     """Serialise an exception: as text for people and as data for a replay. Never raises for its sake."""
     return Failure(
         type_name=type_name(type(error)),
-        message=_message(error),
+        message=payload.safe_str(error),
         traceback=_formatted(error),
         raised_at=raised_at(error),
         value=_dump_data(error),
@@ -62,12 +80,41 @@ def load_exception(failure: Failure) -> BaseException:
     """
     data = payload.load(failure.value)
     try:
-        return _build(data)
+        return _Making().exception(data)
     except Exception as error:
         raise UnservableOutcome(
             f"the recorded {failure.type_name} cannot be built again today: {type(error).__name__}: {error}. "
             f"Look at it with 'clearstone show'."
         ) from error
+
+
+def reduce_exception(error: BaseException) -> Any:
+    """Say how an exception inside a value is pickled by value: without its constructor, unless it has a way of its own.
+
+    Returns:
+        A reduction, or NotImplemented where the class says itself how it pickles.
+    """
+    if getattr(type(error).__reduce__, "__objclass__", None) not in _builtins_of(type(error)):
+        return NotImplemented
+    args, attributes = _reduced(error)
+    return new_exception, (type(error), args), attributes, None, None, fill_exception
+
+
+def new_exception(cls: type[BaseException], args: tuple[Any, ...]) -> BaseException:
+    """Make an exception of `cls`, initialised as its nearest builtin base. Named by pickles."""
+    builtin = _builtins_of(cls)[0]
+    error: BaseException = builtin.__new__(cls, *args)
+    try:
+        builtin.__init__(error, *args)  # fills errno, code, value, encoding, ... where the builtin has such
+    except Exception:  # a subclass may hold args its builtin base does not take
+        _set(error, "args", args)
+    return error
+
+
+def fill_exception(error: BaseException, attributes: dict[str, Any]) -> None:
+    """Give an exception its attributes. Named by pickles."""
+    for name, value in attributes.items():
+        _set(error, name, value)
 
 
 def type_name(cls: type) -> str:
@@ -81,13 +128,6 @@ def raised_at(error: BaseException) -> str:
     return f"{frames[-1].filename}:{frames[-1].lineno}" if frames else ""
 
 
-def _message(error: BaseException) -> str:
-    try:
-        return str(error)
-    except Exception as broken:
-        return f"<str() raised {type(broken).__name__}>"
-
-
 def _formatted(error: BaseException) -> str:
     try:
         return "".join(traceback.format_exception(error))
@@ -95,60 +135,144 @@ def _formatted(error: BaseException) -> str:
         return f"<the traceback could not be formatted: {type(broken).__name__}>"
 
 
+# --- taking ----------------------------------------------------------------------------------------------------------
+
+
 def _dump_data(error: BaseException) -> Payload:
-    data = _data(error, set())
+    try:
+        data = _Taking().data(error)
+    except Exception as broken:
+        return payload.stand_in(error, broken)
     whole = payload.dump(data)
-    return whole if whole.codec != "stand-in" else payload.dump(_only_picklable(data))
+    if whole.codec == "stand-in":
+        whole = payload.dump(_only_picklable(data))
+    return whole if whole.codec != "stand-in" else payload.stand_in(error, PicklingError("its class does not pickle"))
 
 
-def _data(error: BaseException, seen: set[int]) -> ExceptionData:
-    seen.add(id(error))
-    cause = error.__cause__
-    args, attributes = _reduced(error)
-    return ExceptionData(
-        cls=type(error),
-        args=args,
-        attributes=attributes,
-        cause=_data(cause, seen) if cause is not None and id(cause) not in seen else None,
-        suppress_context=error.__suppress_context__,
-    )
+class _Taking:
+    """Turns an exception, and those inside it, into data."""
+
+    def __init__(self) -> None:
+        self._numbers: dict[int, int] = {}
+
+    def data(self, error: BaseException) -> ExceptionData | Again:
+        if id(error) in self._numbers:
+            return Again(self._numbers[id(error)])
+        number = self._numbers[id(error)] = len(self._numbers)
+        args, attributes = _reduced(error)
+        return ExceptionData(
+            cls=type(error),
+            args=tuple(self._inside(value) for value in args),
+            attributes={name: self._inside(value) for name, value in attributes.items()},
+            cause=self.data(error.__cause__) if error.__cause__ is not None else None,
+            suppress_context=error.__suppress_context__,
+            reduction=_own_reduction(error),
+            number=number,
+        )
+
+    def _inside(self, value: Any) -> Any:
+        if isinstance(value, BaseException):
+            return self.data(value)
+        if type(value) in {list, tuple} and any(isinstance(item, BaseException) for item in value):
+            return type(value)(self.data(item) if isinstance(item, BaseException) else item for item in value)
+        return value
 
 
-def _builtin_base(cls: type[BaseException]) -> type[BaseException]:
-    return next(base for base in cls.__mro__ if base.__module__ == "builtins")
+def _builtins_of(cls: type[BaseException]) -> list[type[BaseException]]:
+    return [base for base in cls.__mro__ if base.__module__ == "builtins" and base is not object]
 
 
 def _reduced(error: BaseException) -> tuple[tuple[Any, ...], dict[str, Any]]:
     """Ask the builtin base, not the user's class: it knows fields that are in neither args nor __dict__."""
-    reduced: Any = _builtin_base(type(error)).__reduce__(error)
+    reduced: Any = _builtins_of(type(error))[0].__reduce__(error)
     state = reduced[2] if len(reduced) > 2 else None  # noqa: PLR2004 - (class, args[, state]), see pickle's docs
-    return reduced[1], dict(state) if isinstance(state, dict) else dict(getattr(error, "__dict__", {}))
+    attributes = dict(state) if isinstance(state, dict) else dict(getattr(error, "__dict__", {}))
+    if isinstance(error, NameError | AttributeError) and error.name is not None:  # not in its reduction until 3.12
+        attributes["name"] = error.name
+    return reduced[1], attributes | _slots(error)
 
 
-def _only_picklable(data: ExceptionData) -> ExceptionData:
-    return ExceptionData(
-        cls=data.cls,
+def _slots(error: BaseException) -> dict[str, Any]:
+    slots = [
+        member
+        for cls in type(error).__mro__
+        if cls.__module__ != "builtins"
+        for member in vars(cls).values()
+        if isinstance(member, MemberDescriptorType) and hasattr(error, member.__name__)
+    ]
+    return {member.__name__: member.__get__(error) for member in slots}
+
+
+def _own_reduction(error: BaseException) -> tuple[Any, ...] | None:
+    for cls in type(error).__mro__:
+        if isinstance(vars(cls).get("__reduce__"), MethodDescriptorType):
+            reduced = error.__reduce__() if cls.__module__ != "builtins" else None
+            return reduced if isinstance(reduced, tuple) else None
+    return None
+
+
+def _only_picklable(data: ExceptionData | Again) -> ExceptionData | Again:
+    if isinstance(data, Again):
+        return data
+    return replace(
+        data,
         args=tuple(_or_described(value) for value in data.args),
         attributes={name: _or_described(value) for name, value in data.attributes.items()},
         cause=_only_picklable(data.cause) if data.cause is not None else None,
-        suppress_context=data.suppress_context,
+        reduction=_or_described(data.reduction),
     )
 
 
 def _or_described(value: Any) -> Any:
+    if isinstance(value, ExceptionData):
+        return _only_picklable(value)
     if payload.dump(value).codec != "stand-in":
         return value
+    if type(value) in {list, tuple}:
+        return type(value)(_or_described(item) for item in value)
+    if type(value) is dict:
+        return {key: _or_described(item) for key, item in value.items()}
     return Unpicklable(type_name(type(value)), payload.safe_repr(value))
 
 
-def _build(data: ExceptionData) -> BaseException:
-    builtin = _builtin_base(data.cls)
-    error: BaseException = builtin.__new__(data.cls, *data.args)
-    try:
-        builtin.__init__(error, *data.args)  # fills errno, code, value, encoding, ... where the builtin has such
-    except TypeError:  # a subclass may hold args its builtin base does not take
-        error.args = data.args
-    BaseException.__setstate__(error, data.attributes)
-    error.__cause__ = _build(data.cause) if data.cause is not None else None
-    error.__suppress_context__ = data.suppress_context
+# --- making ----------------------------------------------------------------------------------------------------------
+
+
+class _Making:
+    """Makes exceptions of data, in the order they were taken."""
+
+    def __init__(self) -> None:
+        self._made: dict[int, BaseException] = {}
+
+    def exception(self, data: ExceptionData | Again) -> BaseException:
+        if isinstance(data, Again):
+            return self._made[data.number]
+        if data.reduction:
+            error = _from_reduction(data.reduction)
+        else:
+            error = new_exception(data.cls, tuple(self._inside(value) for value in data.args))
+        self._made[data.number] = error
+        fill_exception(error, {name: self._inside(value) for name, value in data.attributes.items()})
+        _set(error, "__cause__", self.exception(data.cause) if data.cause is not None else None)
+        _set(error, "__suppress_context__", data.suppress_context)
+        return error
+
+    def _inside(self, value: Any) -> Any:
+        if isinstance(value, ExceptionData | Again):
+            return self.exception(value)
+        if type(value) in {list, tuple} and any(isinstance(item, ExceptionData | Again) for item in value):
+            return type(value)(self._inside(item) for item in value)
+        return value
+
+
+def _from_reduction(reduction: tuple[Any, ...]) -> BaseException:
+    error: BaseException = reduction[0](*reduction[1])
     return error
+
+
+def _set(error: BaseException, name: str, value: Any) -> None:
+    """Set an attribute where it was, past a `__setattr__` of the user's (a frozen dataclass refuses)."""
+    if isinstance(getattr(type(error), name, None), MemberDescriptorType | GetSetDescriptorType):
+        object.__setattr__(error, name, value)
+    else:
+        error.__dict__[name] = value

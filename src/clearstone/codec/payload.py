@@ -16,6 +16,7 @@ setter, is used here); loading `__main__` code always as stored (a fixed script 
 from __future__ import annotations
 
 import contextlib
+import importlib
 import io
 import json
 import pickle
@@ -37,6 +38,7 @@ MAIN_ALIAS = "__clearstone_main__"
 """The name under which a replay imports a script, so that its ``if __name__ == "__main__"`` block does not run."""
 
 MAIN_NAMES = frozenset({"__main__", "__mp_main__", MAIN_ALIAS})
+_MAIN_MARK = b"main__"  # all of them end so; a text that holds it is merely pickled the slower way
 
 PROTOCOL = 5
 
@@ -55,7 +57,7 @@ def dump(value: Any) -> Payload:
     except Exception:  # noqa: S110 - not lost: cloudpickle is asked next, and its refusal is what gets recorded
         pass
     else:
-        if b"__main__" not in data and MAIN_ALIAS.encode() not in data:
+        if _MAIN_MARK not in data:
             return Payload("pickle", data)
     try:
         return Payload("cloudpickle", dump_by_value(value))
@@ -65,6 +67,9 @@ def dump(value: Any) -> Payload:
 
 def dump_by_value(value: Any, *, itself: Any = None) -> bytes:
     """Serialise `value` with cloudpickle, code of `__main__` included.
+
+    Where that code does not pickle (a function that uses a global lock), the script's definitions are written by name
+    alone: they load as long as the script has them.
 
     Args:
         value: anything.
@@ -79,8 +84,13 @@ def dump_by_value(value: Any, *, itself: Any = None) -> bytes:
     """
     from clearstone.codec.pickler import ByValuePickler
 
-    buffer = io.BytesIO()
-    ByValuePickler(buffer, itself).dump(value)
+    pickler = ByValuePickler(buffer := io.BytesIO(), itself)
+    try:
+        pickler.dump(value)
+    except Exception:
+        if not pickler.met_definitions:
+            raise
+        ByValuePickler(buffer := io.BytesIO(), itself, with_code=False).dump(value)
     return buffer.getvalue()
 
 
@@ -90,9 +100,17 @@ def stand_in(value: Any, reason: BaseException) -> Payload:
     described = {
         "type": f"{kind.__module__}.{kind.__qualname__}",
         "repr": safe_repr(value),
-        "reason": f"{type(reason).__name__}: {reason}",
+        "reason": f"{type(reason).__name__}: {safe_str(reason)}",
     }
     return Payload("stand-in", json.dumps(described).encode())
+
+
+def safe_str(value: Any) -> str:
+    """Return ``str(value)``; one that raises is said instead."""
+    try:
+        return str(value)
+    except Exception as error:
+        return f"<str of {type(value).__qualname__} raised {type(error).__name__}>"
 
 
 _SHORT = reprlib.Repr()
@@ -217,3 +235,35 @@ def finish_definition(definition: Any, stored: tuple[str, str, Callable[..., Any
     file, qualname, setter, state = stored
     if todays_definition(file, qualname) is None:
         setter(definition, state)
+
+
+def without_code(file: str, qualname: str) -> Any:
+    """Make nothing: the script's definition was written by name alone, and today's script lacks it. Named by pickles.
+
+    Raises:
+        UnservableOutcome: always.
+    """
+    raise UnservableOutcome(
+        f"{qualname} is not in {file or 'the program'} today, and its code was not stored, because it does not pickle; "
+        f"put it back"
+    )
+
+
+# --- decorated methods -----------------------------------------------------------------------------------------------
+
+
+def named(module: str, qualname: str) -> Any:
+    """Return the decorated method of that name as its class holds it, not bound. Named by pickles.
+
+    Raises:
+        AttributeError: it is not there today.
+    """
+    found = find_definition(importlib.import_module(module), qualname)
+    if found is None:
+        raise AttributeError(f"{module} has no {qualname} today")
+    return found
+
+
+def bound(method: Any, instance: Any, owner: type | None) -> Any:
+    """Bind a decorated method again. Named by pickles."""
+    return method.__get__(instance, owner)

@@ -9,7 +9,6 @@ Invariant: a refusal inside the replay decides its end, whatever the user's code
 from __future__ import annotations
 
 import asyncio
-import bdb
 import contextlib
 import contextvars
 import difflib
@@ -22,7 +21,7 @@ from clearstone import nondet, run
 from clearstone.checkpoint import state
 from clearstone.codec import payload
 from clearstone.debugger import console
-from clearstone.debugger.terminal import ReplayPdb
+from clearstone.debugger.terminal import ReplayPdb, SessionLeft
 from clearstone.errors import ConfigurationError, TargetError, TraceNotFoundError
 from clearstone.replay import mocks
 from clearstone.replay.determinism import staged
@@ -249,7 +248,7 @@ class ReplayEngine:
         debugger = ReplayPdb(_first_code(call.function), console.say)
         try:
             result = self._driven(replay, call, lambda: debugger.run_call(call))
-        except bdb.BdbQuit:
+        except SessionLeft:
             return None
         except BaseException as error:
             if debugger.quitting or debugger.left:

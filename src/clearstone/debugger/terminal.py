@@ -30,7 +30,7 @@ _HIDDEN_FOLDERS = (
     str(Path(clearstone.__file__).parent) + os.sep,
     str(Path(asyncio.__file__).parent) + os.sep,
 )
-_HIDDEN_PACKAGES = ("wrapt.", "time_machine.", "cloudpickle.")
+_HIDDEN_PACKAGES = ("clearstone.", "wrapt.", "time_machine.", "cloudpickle.")
 _STANDARD_LIBRARY = (str(Path(os.__file__).parent) + os.sep, "<frozen ")
 _INSTALLED = f"{os.sep}site-packages{os.sep}"
 
@@ -52,11 +52,20 @@ def _is_standard(frame: FrameType) -> bool:
     return frame.f_code.co_filename.startswith(_STANDARD_LIBRARY) and _INSTALLED not in frame.f_code.co_filename
 
 
+def is_installed(frame: FrameType) -> bool:
+    """Whether a frame belongs to the standard library or to an installed package."""
+    return frame.f_code.co_filename.startswith(_STANDARD_LIBRARY) or _INSTALLED in frame.f_code.co_filename
+
+
 # A notebook's kernel puts a subclass of its own in the place of pdb.Pdb, with another prompt and other frames.
 if TYPE_CHECKING:
     _Pdb = pdb.Pdb
 else:
     _Pdb = next(cls for cls in pdb.Pdb.__mro__ if cls.__module__ == "pdb")
+
+
+class SessionLeft(BaseException):
+    """The user left the session. No `Exception`, so that ``except Exception`` in an agent does not go on."""
 
 
 class ReplayPdb(_Pdb):
@@ -73,6 +82,7 @@ class ReplayPdb(_Pdb):
         self._waiting = True
         self._roots: list[FrameType] = []
         self._say = say
+        self._looking = False
         self.left = False
 
     # --- where it stops ----------------------------------------------------------------------------------------------
@@ -89,10 +99,10 @@ class ReplayPdb(_Pdb):
             super().user_call(frame, argument_list)
 
     def user_line(self, frame: FrameType) -> None:
-        """Stop at a line."""
-        if self._waiting:
-            self._waiting = False
-            self._roots.append(frame)
+        """Stop at a line; at a breakpoint in another task, that task's code belongs to the session from then on."""
+        self._waiting = False
+        if not self._is_inside(frame):
+            self._roots.append(_outermost_user_frame(frame))
         super().user_line(frame)
 
     def _is_inside(self, frame: FrameType) -> bool:
@@ -106,13 +116,36 @@ class ReplayPdb(_Pdb):
     def get_stack(self, f: FrameType | None, t: TracebackType | None) -> tuple[list[tuple[FrameType, int]], int]:
         """Return the user's part of the stack: from the replayed function inwards."""
         stack, current = super().get_stack(f, t)
-        chosen = stack[current][0] if stack else None
-        shown = [(frame, line) for frame, line in stack if not is_hidden(frame) and self._is_shown(frame)]
+        if self._looking:  # the traceback is cut already; begin in the innermost frame that is the user's own code
+            own = [position for position, (frame, _) in enumerate(stack) if not is_installed(frame)]
+            return stack, own[-1] if own else current
+        chosen = stack[current][0]
+        shown = [entry for entry in stack if not is_hidden(entry[0]) and self._is_inside(entry[0])]
+        shown = shown or stack[current : current + 1]
         frames = [frame for frame, _ in shown]
-        return shown, frames.index(chosen) if chosen in frames else max(0, len(shown) - 1)
+        return shown, frames.index(chosen) if chosen in frames else len(shown) - 1
 
-    def _is_shown(self, frame: FrameType) -> bool:
-        return not self._roots or self._is_inside(frame)
+    def dispatch_line(self, frame: FrameType) -> Any:
+        """Leave, when asked to, by something that user code does not catch by accident."""
+        return self._unless_left(super().dispatch_line, frame)
+
+    def dispatch_return(self, frame: FrameType, arg: Any) -> Any:
+        """Leave as in `dispatch_line`."""
+        return self._unless_left(super().dispatch_return, frame, arg)
+
+    def dispatch_exception(self, frame: FrameType, arg: Any) -> Any:
+        """Leave as in `dispatch_line`."""
+        return self._unless_left(super().dispatch_exception, frame, arg)
+
+    def dispatch_call(self, frame: FrameType, arg: Any) -> Any:
+        """Leave as in `dispatch_line`."""
+        return self._unless_left(super().dispatch_call, frame, arg)
+
+    def _unless_left(self, dispatch: Callable[..., Any], *args: Any) -> Any:
+        try:
+            return dispatch(*args)
+        except bdb.BdbQuit:
+            raise SessionLeft from None
 
     # --- the session -------------------------------------------------------------------------------------------------
 
@@ -120,7 +153,7 @@ class ReplayPdb(_Pdb):
         """Make the call under the debugger.
 
         Raises:
-            BdbQuit: the user left.
+            SessionLeft: the user left.
             BaseException: what the call raises.
         """
         before = sys.gettrace()
@@ -137,6 +170,7 @@ class ReplayPdb(_Pdb):
         shown = _user_part(error.__traceback__, self._roots)
         if shown is not None and not self.left:
             self.reset()
+            self._looking = True
             self.interaction(None, shown)
 
     @contextlib.contextmanager
@@ -162,6 +196,12 @@ class ReplayPdb(_Pdb):
         if not self._is_inside(caller):
             self._roots.append(caller)
         bdb.Bdb.set_trace(self, caller)
+
+    def do_run(self, arg: str) -> None:
+        """Say how to start again: the session is one call, and ends with it."""
+        self.message("The session replays one call; leave it with 'q' and start it again.")
+
+    do_restart = do_run
 
     def do_quit(self, arg: str) -> bool | None:
         """Leave the session."""
@@ -189,6 +229,14 @@ class ReplayPdb(_Pdb):
     def error(self, msg: str) -> None:
         """Print an error line."""
         self._say(f"*** {msg}")
+
+
+def _outermost_user_frame(frame: FrameType) -> FrameType:
+    outermost = frame
+    above: FrameType | None = frame
+    while above is not None and not _is_ours(above):
+        outermost, above = above, above.f_back
+    return outermost
 
 
 def _user_part(traceback: TracebackType | None, roots: list[FrameType]) -> TracebackType | None:

@@ -3,16 +3,14 @@
 Idea: what ended may still be on its way to the store, and what is open is not complete there. `LiveStore` puts the
 three together: stored, waiting, open.
 
-Invariant: every provider flushes at interpreter exit; a default provider that cannot be made is said once, and
+Invariant: every provider's writer flushes at interpreter exit; a default provider that cannot be made is said once, and
 decorated calls then pass through.
 """
 
 from __future__ import annotations
 
-import atexit
 import os
 import threading
-import weakref
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -52,7 +50,6 @@ class TracerProvider:
         self.recording = Recording(self)
         self.trace_store = LiveStore(self, self._store)
         run.carry_into_threads()
-        _providers.add(self)
 
     def get_tracer(self, name: str = "", version: str = "") -> Tracer:
         """Return a tracer for the component `name`, of version `version`."""
@@ -142,8 +139,7 @@ class LiveStore:
         self._store.close()
 
 
-_providers: weakref.WeakSet[TracerProvider] = weakref.WeakSet()
-_default_lock = threading.Lock()
+_default_lock = threading.RLock()  # reentrant: a signal handler may ask too
 _default: TracerProvider | None = None
 _default_failed = False
 
@@ -212,7 +208,3 @@ def _open_store(db_path: str | os.PathLike[str] | None) -> SQLiteTraceStore:
     return store
 
 
-@atexit.register
-def _shutdown_all() -> None:
-    for provider in list(_providers):
-        provider.shutdown()

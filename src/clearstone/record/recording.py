@@ -69,7 +69,7 @@ class RecordedCall:
 
     def leave(self, token: Token[run.OpenSpan | None]) -> None:
         """Make the caller's span current again."""
-        run.current_span.reset(token)
+        run.leave(token, self._span.parent)
 
     def chunk(self, value: Any) -> None:
         """Record one item of a stream."""

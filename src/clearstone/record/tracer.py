@@ -38,6 +38,9 @@ if TYPE_CHECKING:
     from clearstone.record.provider import TracerProvider
     from clearstone.span import Chunk, Failure, Payload, Site
 
+LARGEST_INT_BITS = 1024
+"""A larger int is kept as its repr: Python refuses to print very large ones."""
+
 _starts = itertools.count(1)
 
 
@@ -52,8 +55,8 @@ class Tracer:
 
     def __init__(self, provider: TracerProvider, name: str = "", version: str = "") -> None:
         self.provider = provider
-        self.name = name
-        self.version = version
+        self.name = str(name)
+        self.version = str(version)
 
     def span(
         self,
@@ -106,11 +109,10 @@ class LiveSpan:
         self.trace_id = parent.trace_id if parent is not None else new_trace_id()
         self.span_id = new_span_id()
         self.kind = SpanKind.INTERNAL
-        self.in_boundary = (parent is not None and parent.in_boundary) or (site is not None and site.boundary)
         self.providers: set[TracerProvider] = parent.providers if isinstance(parent, LiveSpan) else set()
         self.providers.add(tracer.provider)
         self.status = Status()
-        self.attributes: dict[str, Any] = dict(site.attributes) if site is not None else {}
+        self.attributes: dict[str, Any] = {key: _attribute(value) for key, value in site.attributes} if site is not None else {}
         self.events: list[Event] = []
         self.input: Payload | None = None
         self.output: Payload | None = None
@@ -142,7 +144,7 @@ class LiveSpan:
     def add_event(self, name: str, attributes: Mapping[str, Any] | None = None) -> None:
         """Note that something happened now."""
         kept = {str(key): _attribute(value) for key, value in (attributes or {}).items()}
-        self.events.append(Event(name, time.time_ns(), kept))
+        self.events.append(Event(str(name), time.time_ns(), kept))
 
     def record_exception(self, exception: BaseException) -> None:
         """Note an exception as an event, under OpenTelemetry's attribute names. The status is left alone."""
@@ -166,7 +168,7 @@ class LiveSpan:
         Raises:
             ConfigurationError: it is none of these.
         """
-        self.status = status if isinstance(status, Status) else Status(_status_code(status), description)
+        self.status = status if isinstance(status, Status) else Status(_status_code(status), str(description))
 
     def set_input(self, value: Any) -> None:
         """Record what the call was given, as it is now."""
@@ -183,13 +185,19 @@ class LiveSpan:
 
     def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
         if self._token is not None:
-            run.current_span.reset(self._token)
+            run.leave(self._token, self.parent)
             self._token = None
         if error is not None:
             self.fail(error)
         self.end()
 
     # --- the recorder's side -----------------------------------------------------------------------------------------
+
+    @property
+    def in_boundary(self) -> bool:
+        """Whether this span, or one above it, is a boundary that has not ended (a thread may outlive it)."""
+        mine = self.site is not None and self.site.boundary and self.end_ns is None
+        return mine or (self.parent is not None and self.parent.in_boundary)
 
     @property
     def recording(self) -> run.Run:
@@ -247,9 +255,10 @@ class LiveSpan:
 
     def _outcome(self) -> Outcome | None:
         if self.chunks is not None:
-            if self.end_ns is None:
+            if self.end_ns is None and not self.chunks:
                 return None
-            return Outcome("streamed", self.output, self.failure, tuple(self.chunks), self.complete)
+            ended = self.complete and self.end_ns is not None
+            return Outcome("streamed", self.output, self.failure, tuple(self.chunks), ended)
         if self.failure is not None:
             return Outcome("raised", failure=self.failure)
         return Outcome("returned", self.output) if self.output is not None else None
@@ -297,7 +306,9 @@ def _attribute(value: Any) -> Any:
 def _is_plain(value: Any) -> bool:
     if isinstance(value, float):
         return math.isfinite(value)  # JSON has no NaN and no infinity
-    return value is None or isinstance(value, str | bool | int)
+    if isinstance(value, int):
+        return value.bit_length() <= LARGEST_INT_BITS
+    return value is None or isinstance(value, str)
 
 
 def _kind(kind: SpanKind | str) -> SpanKind:

@@ -11,6 +11,7 @@ Refused: a poll interval (a shutdown would wait for it); `queue.Queue` (1.5 us a
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import contextvars
 import itertools
@@ -24,11 +25,15 @@ from clearstone.errors import StoreError
 from clearstone.record import faults
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from clearstone.span import Span
     from clearstone.store.base import TraceStore
 
 BATCH = 1000
 FIRST_PAUSE, LONGEST_PAUSE = 0.05, 2.0
+EXIT_SECONDS = 10.0
+FORK_SECONDS = 1.0
 
 
 class Writer:
@@ -41,9 +46,9 @@ class Writer:
 
     def _reset(self) -> None:
         self._waiting: deque[Span] = deque()
-        self._wake = threading.Event()
-        self._changed = threading.Condition()
+        self._changed = threading.Condition()  # on a reentrant lock: a signal handler may put a span too
         self._one_at_a_time = threading.Lock()
+        self._held_for_fork = False
         self._thread: threading.Thread | None = None
         self._closed = False
         self._written = self._put = 0
@@ -58,11 +63,11 @@ class Writer:
             self._waiting.append(span)
             self._put += 1
             late = self._closed
+            self._changed.notify_all()
         if late:
             self._write_batch()
         else:
             self._start()
-            self._wake.set()
 
     def waiting(self) -> tuple[Span, ...]:
         """Return the spans that are not yet in the store."""
@@ -80,7 +85,6 @@ class Writer:
         """
         with self._changed:
             target = self._put
-            self._wake.set()
             return self._changed.wait_for(lambda: self._written >= target, timeout)
 
     def close(self, timeout: float) -> bool:
@@ -92,14 +96,22 @@ class Writer:
         Returns:
             Whether everything is stored.
         """
-        flushed = self._write_the_rest() if self._closed else self.flush(timeout)
+        flushed = self._write_the_rest() if self._closed else self._flush_while_it_helps(timeout)
         with self._changed:
             self._closed = True
             self._changed.notify_all()
-        self._wake.set()
+        _running.discard(self)
         if self._thread is not None:
             self._thread.join(timeout if flushed else 0)
         return flushed
+
+    def _flush_while_it_helps(self, timeout: float) -> bool:
+        written = -1
+        while self._written > written:
+            written = self._written
+            if self.flush(timeout):
+                return True
+        return False
 
     def _write_the_rest(self) -> bool:
         while self._waiting:
@@ -112,13 +124,14 @@ class Writer:
             with self._changed:
                 if self._thread is None:
                     self._thread = threading.Thread(target=self._loop, name="clearstone-writer", daemon=True)
+                    _running.add(self)
                     contextvars.Context().run(self._thread.start)  # the writer belongs to no span
 
     def _loop(self) -> None:
         pause = FIRST_PAUSE
         while not self._closed:
-            self._wake.wait()
-            self._wake.clear()
+            with self._changed:
+                self._changed.wait_for(lambda: self._waiting or self._closed)
             while self._waiting and not self._closed:
                 pause = FIRST_PAUSE if self._try_batch() else self._rest(pause)
 
@@ -128,7 +141,22 @@ class Writer:
         except StoreError as error:
             faults.report("storing spans", error)
             return False
+        except Exception as error:  # not the store: a span that no store can take
+            faults.report("storing a span", error)
+            self._drop_the_impossible()
         return True
+
+    def _drop_the_impossible(self) -> None:
+        """Write the first span alone; if that cannot be, it is given up, so that it does not hold up the others."""
+        with self._one_at_a_time:
+            with self._changed:
+                first = self._waiting[0]
+            with contextlib.suppress(Exception):
+                self._store.write([first])
+            with self._changed:
+                self._waiting.popleft()
+                self._written += 1
+                self._changed.notify_all()
 
     def _rest(self, pause: float) -> float:
         with self._changed:
@@ -146,6 +174,15 @@ class Writer:
                 self._written += len(batch)
                 self._changed.notify_all()
 
+    def before_fork(self) -> None:
+        """Let a batch being written end: a fork in the middle of it would leave SQLite's locks held in the child."""
+        self._held_for_fork = self._one_at_a_time.acquire(timeout=FORK_SECONDS)
+
+    def after_fork_in_parent(self) -> None:
+        """Go on writing."""
+        if self._held_for_fork:
+            self._one_at_a_time.release()
+
     def after_fork(self) -> None:
         """In a forked child: the parent writes what waits, this process starts anew."""
         self._reset()
@@ -155,13 +192,26 @@ class Writer:
 
 
 _writers: weakref.WeakSet[Writer] = weakref.WeakSet()
+_running: set[Writer] = set()  # kept until they are closed: what they hold is written even if its provider is gone
 
 
-def _after_fork_in_child() -> None:
+@atexit.register
+def _close_all() -> None:
+    for writer in list(_running):
+        if not writer.close(EXIT_SECONDS):
+            problem = StoreError(f"the store did not take them in {EXIT_SECONDS:g} s")
+            faults.report(f"storing {len(writer.waiting())} span(s)", problem)
+
+
+def _each_writer(do: Callable[[Writer], None]) -> None:
     for writer in list(_writers):
         with contextlib.suppress(AttributeError):  # forked in the middle of the writer's construction
-            writer.after_fork()
+            do(writer)
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork_in_child)
+    os.register_at_fork(
+        before=lambda: _each_writer(Writer.before_fork),
+        after_in_parent=lambda: _each_writer(Writer.after_fork_in_parent),
+        after_in_child=lambda: _each_writer(Writer.after_fork),
+    )

@@ -8,6 +8,7 @@ import time
 from collections import defaultdict
 from typing import TYPE_CHECKING, Any
 
+from clearstone.codec.payload import safe_repr
 from clearstone.span import Chunk, Event, Failure, Outcome, Payload, Span, SpanKind, Status, StatusCode
 
 if TYPE_CHECKING:
@@ -23,17 +24,18 @@ def span_row(span: Span) -> SpanRow:
     outcome = span.outcome
     failure = outcome.failure if outcome is not None else None
     return (
-        span.span_id, span.trace_id, span.parent_id, _text(span.name), span.start_ns, span.end_ns,
-        span.order, span.kind.value, _text(span.span_type), span.site, span.replay, span.tracer_name, span.tracer_version, span.status.code.value,
-        _text(span.status.description), json.dumps(dict(span.attributes)), _events_json(span.events),
+        span.span_id, span.trace_id, span.parent_id, _text(span.name), span.start_ns, span.end_ns, span.order,
+        span.kind.value, _text(span.span_type), _text(span.site), span.replay, _text(span.tracer_name),
+        _text(span.tracer_version), span.status.code.value, _text(span.status.description),
+        _attributes_json(span.attributes), _events_json(span.events),
         outcome.kind if outcome is not None else None, outcome is None or outcome.complete,
-        failure and failure.type_name, failure and _text(failure.message), failure and _text(failure.traceback),
-        failure and failure.raised_at,
+        failure and _text(failure.type_name), failure and _text(failure.message), failure and _text(failure.traceback),
+        failure and _text(failure.raised_at),
     )  # fmt: skip
 
 
 def _text(text: str) -> str:
-    """Write half a surrogate pair out: a cut model answer may hold one, and it is no valid UTF-8."""
+    """Write half a surrogate pair out: a cut answer or a file name may hold one, and it is no valid UTF-8."""
     return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
@@ -107,10 +109,29 @@ def _only(payloads: Payloads, role: str) -> Payload | None:
     return payloads[role][0][1] if payloads[role] else None
 
 
+def _attributes_json(attributes: Mapping[str, Any]) -> str:
+    try:
+        return json.dumps(dict(attributes))
+    except (TypeError, ValueError, RecursionError):
+        return json.dumps({str(key): _plain(value) for key, value in attributes.items()})
+
+
+def _plain(value: Any) -> Any:
+    """Return the repr of what is no JSON: one odd attribute must not keep a whole batch out of the store."""
+    try:
+        json.dumps(value)
+    except (TypeError, ValueError, RecursionError):
+        return safe_repr(value)
+    return value
+
+
 def _events_json(events: tuple[Event, ...]) -> str:
-    return json.dumps(
-        [{"name": event.name, "at_ns": event.at_ns, "attributes": dict(event.attributes)} for event in events]
+    listed = (
+        f'{{"name": {json.dumps(event.name)}, "at_ns": {event.at_ns}, '
+        f'"attributes": {_attributes_json(event.attributes)}}}'
+        for event in events
     )
+    return f"[{', '.join(listed)}]"
 
 
 def _events(text: str) -> tuple[Event, ...]:

@@ -67,7 +67,9 @@ WRITE_SPAN = (
     + " WHERE spans.end_ns IS NULL"
 )
 
-WRITE_PAYLOAD = "INSERT OR IGNORE INTO payloads (span_id, role, number, at_ns, codec, data) VALUES (?, ?, ?, ?, ?, ?)"
+REMOVE_PAYLOADS = "DELETE FROM payloads WHERE span_id = ?"
+
+WRITE_PAYLOAD = "INSERT INTO payloads (span_id, role, number, at_ns, codec, data) VALUES (?, ?, ?, ?, ?, ?)"
 
 READ_SPANS = f"SELECT {', '.join(SPAN_COLUMNS)} FROM spans WHERE trace_id = ? ORDER BY start_ns, start_order"  # noqa: S608
 
