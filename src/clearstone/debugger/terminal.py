@@ -199,6 +199,7 @@ class ReplayPdb(_Pdb):
 
     def do_run(self, arg: str) -> None:
         """Say how to start again: the session is one call, and ends with it."""
+        del arg
         self.message("The session replays one call; leave it with 'q' and start it again.")
 
     do_restart = do_run

@@ -206,5 +206,3 @@ def _open_store(db_path: str | os.PathLike[str] | None) -> SQLiteTraceStore:
     store = SQLiteTraceStore(Path(db_path) if db_path is not None else home.trace_file())
     store.open()
     return store
-
-

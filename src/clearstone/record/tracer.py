@@ -112,7 +112,9 @@ class LiveSpan:
         self.providers: set[TracerProvider] = parent.providers if isinstance(parent, LiveSpan) else set()
         self.providers.add(tracer.provider)
         self.status = Status()
-        self.attributes: dict[str, Any] = {key: _attribute(value) for key, value in site.attributes} if site is not None else {}
+        self.attributes: dict[str, Any] = (
+            {key: _attribute(value) for key, value in site.attributes} if site is not None else {}
+        )
         self.events: list[Event] = []
         self.input: Payload | None = None
         self.output: Payload | None = None
