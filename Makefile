@@ -41,7 +41,7 @@ model: $(VENV)/.dev  ## the real model of examples/research_agent, where its run
 	else echo "No wheel of ik-llama-cpp-python for this interpreter: the example's test will be skipped."; fi
 
 bench: $(VENV)/.dev  ## the figures in docs/performance.md
-	$(BIN)/python benchmarks/overhead.py
+	$(BIN)/python benchmarks/overhead.py --calls 10000
 	$(BIN)/python benchmarks/startup.py
 
 clean:
