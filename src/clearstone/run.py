@@ -49,12 +49,14 @@ class BoundCall:
 class Answer:
     """An outcome given instead of calling: `error` if set, else `chunks` as a stream if set, else `value`.
 
-    For a stream `value` is what the generator returns, and `error` is raised after the chunks.
+    For a stream `value` is what the generator returns, `error` is raised after the chunks, and `complete` is False where
+    its consumer stopped reading before the end.
     """
 
     value: Any = None
     error: BaseException | None = None
     chunks: Iterable[Any] | None = None
+    complete: bool = True
 
 
 class OpenCall(Protocol):

@@ -136,6 +136,21 @@ AGENT = """
         def asks(self, *questions):
             raise RuntimeError([self.ask(q) for q in questions])
 
+        @traced(span_type="llm")
+        async def slow(self):
+            LIVE.append("slow")
+            await asyncio.sleep(30)
+
+        async def times_out(self):
+            try:
+                await asyncio.wait_for(self.slow(), 0.02)
+            except TimeoutError:
+                raise RuntimeError("timed out")
+
+        def stops_early(self):
+            for chunk in self.stream(3):
+                raise RuntimeError(chunk)
+
         def generates(self):
             yield self.ask("a")
             yield self.ask("b")
@@ -182,6 +197,8 @@ CALLS: dict[str, Callable[[Any], Any]] = {
     "random": lambda app: app.Agent().times(),
     "nested outside calls": lambda app: app.Agent().nested(),
     "function": lambda app: app.function("q"),
+    "timeout": lambda app: asyncio.run(app.Agent().times_out()),
+    "stream left early": lambda app: app.Agent().stops_early(),
     "generator": lambda app: list(app.Agent().generates()),
 }
 
@@ -446,3 +463,25 @@ def test_an_agent_defined_inside_a_function_is_replayed_with_its_stored_code(app
     with pytest.raises(RuntimeError, match="aa"):
         ReplayEngine(checkpoint).replay_from_checkpoint()
     assert live == ["a"]
+
+
+def test_reading_a_stream_past_where_its_recorded_consumer_stopped_is_beyond(app: Any, failed: Failed) -> None:
+    checkpoint, _ = failed(lambda: app.Agent().stops_early())
+    app.Agent.reads_on = lambda self: list(self.stream(3))
+    with pytest.raises(BeyondRecord, match="recorded consumer stopped"):
+        ReplayEngine(checkpoint).replay_from_checkpoint("reads_on")
+
+
+def test_a_loop_that_retries_for_ever_is_ended(app: Any, failed: Failed) -> None:
+    checkpoint, _ = failed(lambda: app.Agent().asks("a"))
+
+    def retries(self: Any) -> Any:
+        while True:
+            try:
+                return self.ask("z")
+            except Exception:
+                time.sleep(1)
+
+    app.Agent.retries = retries
+    with pytest.raises(ReplayDivergence):
+        ReplayEngine(checkpoint).replay_from_checkpoint("retries")

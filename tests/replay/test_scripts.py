@@ -199,3 +199,17 @@ def test_code_that_never_had_a_file_is_replayed_as_stored(tmp_path: Path) -> Non
     assert (code, told["error"]["type"]) == (1, "KeyError")
     assert "had no file" in stderr
     assert (project.folder / "live").read_text() == "qq!"
+
+
+def test_a_package_that_runs_its_agent_on_import_is_refused_too(tmp_path: Path) -> None:
+    project = Project(tmp_path)
+    package = project.folder / "package"
+    package.mkdir()
+    (package / "__init__.py").write_text("")
+    project.edit('if __name__ == "__main__":', "if True:")
+    project.script.rename(package / "__main__.py")
+    assert "KeyError" in project.run("-m", "package", "q").stderr
+    code, _, stderr = project.replay()
+    assert code == 2
+    assert "__name__ ==" in stderr
+    assert (project.folder / "live").read_text() == "qq!"

@@ -8,19 +8,28 @@ with ``return_exceptions``, a generator that turns StopIteration into RuntimeErr
 from __future__ import annotations
 
 import threading
-from typing import TYPE_CHECKING
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 from clearstone.codec import payload
-from clearstone.errors import ReplayError
+from clearstone.errors import BeyondRecord, ReplayError
 from clearstone.run import PASSING, Answer, OpenCall, PassingCall
 from clearstone.span import replay_mode
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable, Iterator
 
     from clearstone.codec.payload import Definitions
     from clearstone.replay.match import Book
     from clearstone.run import BoundCall
+
+
+MOST_REFUSALS = 1000
+"""After so many further calls the replay is ended: a retry loop would swallow refusals for ever."""
+
+
+class ReplayStopped(BaseException):
+    """Ends a replay whose code does not stop calling after a refusal. No `Exception`: it must not be swallowed."""
 
 
 class ServedCall(PassingCall):
@@ -42,6 +51,7 @@ class Replay:
         self._lock = threading.Lock()
         self._refusal: ReplayError | None = None
         self._served = 0
+        self._refused = 0
         self.book: Book | None = None
 
     @property
@@ -83,6 +93,9 @@ class Replay:
         """
         if self._refusal is not None:
             attempted()
+            self._refused += 1
+            if self._refused > MOST_REFUSALS:
+                raise ReplayStopped(str(self._refusal))
             raise self._refusal
         try:
             with payload.definitions_from(self._definitions):
@@ -91,7 +104,13 @@ class Replay:
             raise self.latch(error) from None
         with self._lock:
             self._served += 1
+        if found.chunks is not None and not found.complete:
+            return replace(found, chunks=self._until_the_record_ends(found.chunks))
         return found
+
+    def _until_the_record_ends(self, chunks: Iterable[Any]) -> Iterator[Any]:
+        yield from chunks
+        raise self.latch(BeyondRecord("a stream was read past the place where its recorded consumer stopped"))
 
     def entering(self, name: str, span_type: str) -> None:
         """A hand-written span is entered; one of a served type may be refused.

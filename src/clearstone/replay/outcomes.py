@@ -23,7 +23,7 @@ def answer(outcome: Outcome) -> Answer:
     value = payload.load(outcome.value) if outcome.value is not None else None
     error = load_exception(outcome.failure) if outcome.failure is not None else None
     chunks = [payload.load(chunk.value) for chunk in outcome.chunks] if outcome.kind == "streamed" else None
-    return Answer(value, error, chunks)
+    return Answer(value, error, chunks, outcome.complete)
 
 
 def of_type(trace: Trace, span_type: str) -> list[Span]:

@@ -71,8 +71,14 @@ class Source:
             if main is None:
                 raise TargetError("the recorded __main__ has no file to import today; name a module instead")
             return main
+        return self._imported(name)
+
+    def _imported(self, name: str) -> ModuleType:
         self._extend_path()
-        return importlib.import_module(name)
+        if name in sys.modules:
+            return sys.modules[name]
+        with run.overriding(_Importing(f"the module {name}")):
+            return importlib.import_module(name)
 
     def _is_the_script(self, name: str) -> bool:
         """Whether importing `name` would import the script a second time, with classes that are not the agent's."""
@@ -145,8 +151,7 @@ class Source:
         if running is not None and main_file(running) == recorded.main_file:
             return running
         if recorded.main_module:
-            self._extend_path()
-            return importlib.import_module(recorded.main_module)
+            return self._imported(recorded.main_module)
         if not recorded.main_file:
             self.notes.append("The code of __main__ had no file (a notebook or shell): the stored code is used.")
             return None
@@ -184,7 +189,7 @@ def _execute(file: Path, argv: tuple[str, ...]) -> ModuleType:
     before = sys.modules.get(MAIN_ALIAS)
     sys.modules[MAIN_ALIAS] = module
     try:
-        with run.overriding(_Importing(file)), _argv(argv):
+        with run.overriding(_Importing(str(file))), _argv(argv):
             spec.loader.exec_module(module)
     except BaseException as error:
         sys.modules.pop(MAIN_ALIAS) if before is None else sys.modules.update({MAIN_ALIAS: before})
@@ -207,31 +212,30 @@ def _argv(argv: tuple[str, ...]) -> Iterator[None]:
 
 
 class _Importing:
-    """The Run while a script is imported: calls that belong to its main block are refused."""
+    """The Run while code is imported: calls that belong to a main block are refused.
 
-    def __init__(self, file: Path) -> None:
-        self._file = file
+    Args:
+        what: the script or module, for the message.
+    """
+
+    def __init__(self, what: str) -> None:
+        self._what = what
 
     def begin(self, call: run.BoundCall) -> run.OpenCall:
         if call.site.replay == "run" and not call.site.boundary:
             return run.PASSING
-        frame = inspect.currentframe()
-        while frame is not None and frame.f_code.co_filename != str(self._file):
-            frame = frame.f_back
-        line = f", line {_outermost_line(frame, str(self._file))}" if frame is not None else ""
         raise TargetError(
-            f"importing {self._file}{line} calls {call.site.target}. Put what runs the agent under "
+            f"importing {self._what}{_importing_line()} calls {call.site.target}. Put what runs the agent under "
             f"'if __name__ == \"__main__\":', or replay the stored code with --code recorded"
         )
 
 
-def _outermost_line(frame: Any, file: str) -> int:
-    line = frame.f_lineno
-    while frame is not None:
-        if frame.f_code.co_filename == file and frame.f_code.co_name == "<module>":
-            return int(frame.f_lineno)
+def _importing_line() -> str:
+    """Say which line at a module's top level is running, innermost import first."""
+    frame = inspect.currentframe()
+    while frame is not None and frame.f_code.co_name != "<module>":
         frame = frame.f_back
-    return int(line)
+    return f", line {frame.f_lineno}" if frame is not None else ""
 
 
 def _missing(owner: Any, name: str, what: str) -> str:
