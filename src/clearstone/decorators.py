@@ -11,8 +11,10 @@ would be ours to imitate; wrapt has them).
 
 from __future__ import annotations
 
+import copy
 import functools
 import inspect
+import pickle
 import sys
 import sysconfig
 from dataclasses import replace as with_changes
@@ -21,6 +23,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 import wrapt
 
+from clearstone.codec import payload
 from clearstone.codec.payload import MAIN_NAMES
 from clearstone.drivers import Decoration, driver, innermost, kind_of
 from clearstone.errors import ConfigurationError
@@ -36,23 +39,54 @@ C = TypeVar("C")
 
 if TYPE_CHECKING:
     _FunctionWrapper = wrapt.FunctionWrapper[Any, Any]
+    _BoundFunctionWrapper = wrapt.BoundFunctionWrapper[Any, Any]
 else:
-    _FunctionWrapper = wrapt.FunctionWrapper
+    _FunctionWrapper, _BoundFunctionWrapper = wrapt.FunctionWrapper, wrapt.BoundFunctionWrapper
 
 NOT_BOUNDARIES = frozenset({"get_state", "load_state", "on_restore"})
 
 
+class BoundTracedFunction(_BoundFunctionWrapper):
+    """A decorated method bound to its object: pickled and copied as a bound method is."""
+
+    def __reduce_ex__(self, protocol: Any) -> tuple[Any, ...]:
+        return payload.bound, (self._self_parent, self._self_instance, self._self_owner)
+
+    def __copy__(self) -> BoundTracedFunction:
+        return self
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Any:
+        instance = getattr(self.__wrapped__, "__self__", None)
+        return self if instance is None else self._self_parent.__get__(copy.deepcopy(instance, memo), type(instance))
+
+
 class TracedFunction(_FunctionWrapper):
     """A decorated callable: behaves as the undecorated one, and knows its site."""
+
+    __bound_function_wrapper__ = BoundTracedFunction
 
     def __init__(self, wrapped: Any, site: Site, tracer: Tracer | None = None) -> None:
         super().__init__(wrapped, driver(kind_of(wrapped), Decoration(site, tracer)))
         self._self_site = site
         self._self_tracer = tracer
 
-    def __reduce_ex__(self, protocol: Any) -> str:
-        """Pickle by name, as a function does."""
-        return str(self.__qualname__)
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        """Pickle by name, as a function does; a method as its class holds it."""
+        qualname = str(self.__qualname__)
+        if "." not in qualname:
+            return qualname
+        module = sys.modules.get(self.__module__)
+        if module is None or payload.find_definition(module, qualname) is not self:
+            raise pickle.PicklingError(f"{self.__module__}.{qualname} is not found under its name")
+        return payload.named, (self.__module__, qualname)
+
+    def __copy__(self) -> TracedFunction:
+        """Copy as a function does: to itself."""
+        return self
+
+    def __deepcopy__(self, memo: Any) -> TracedFunction:
+        """Copy as a function does: to itself."""
+        return self
 
     def __clearstone_reduce__(self) -> tuple[Any, ...]:
         """Pickle by value, for `clearstone.codec.pickler`: the wrapper first, then what it wraps."""
@@ -107,6 +141,11 @@ def traced(
     """
     if replay not in {None, "serve", "run"}:
         raise ConfigurationError(f"replay={replay!r} is neither 'serve' nor 'run'")
+    for option, value in (("span_type", span_type), ("name", name)):
+        if value is not None and not isinstance(value, str):
+            raise ConfigurationError(f"{option}={value!r} is no text; write it as {option}={str(value)!r}")
+    if isinstance(function, str):
+        raise ConfigurationError(f"@traced({function!r}) lacks a name; write @traced(span_type={function!r})")
 
     def decorate(wrapped: Any) -> TracedFunction:
         known = _site_of(wrapped)
@@ -161,6 +200,8 @@ def _site_of(target: Any) -> Site | None:
 def _decorated(wrapped: Any, site: Site, tracer: Tracer | None) -> TracedFunction:
     if isinstance(wrapped, TracedFunction):
         return TracedFunction(wrapped.__wrapped__, site, tracer or wrapped._self_tracer)
+    if isinstance(wrapped, property | functools.cached_property):
+        raise ConfigurationError("a property is no call; put @property above @traced")
     if not callable(wrapped) and not isinstance(wrapped, classmethod | staticmethod):
         raise ConfigurationError(f"{wrapped!r} is not callable; decorate a function or a method")
     if isinstance(wrapped, type):
@@ -168,10 +209,20 @@ def _decorated(wrapped: Any, site: Site, tracer: Tracer | None) -> TracedFunctio
     return TracedFunction(wrapped, site, tracer)
 
 
-def _bounded(target: Any) -> TracedFunction:
+def _bounded(target: Any, key: str = "") -> Any:
+    """Return `target` as a boundary; `key` is its site where its own name would not find it again."""
+    if isinstance(target, classmethod | staticmethod) and isinstance(target.__func__, TracedFunction):
+        return type(target)(_bounded(target.__func__, key))
+    key = key or _key(target)
     known = _site_of(target)
-    plain = Site(key=_key(target), name=_span_name(target), span_type="agent", replay="run")
-    return _decorated(target, with_changes(known or plain, boundary=True), None)
+    site = known or Site(key, key.partition(":")[2].rpartition("<locals>.")[2], "agent", "run")
+    return _decorated(target, with_changes(site, key=key, boundary=True), None)
+
+
+def _bounded_member(cls: type, name: str, member: Any) -> Any:
+    """A method is found again by its name in the class: a lambda's or a careless decorator's own name is another."""
+    named = _key(member).rpartition(".")[2] == name
+    return _bounded(member, "" if named else f"{_key(cls)}.{name}")
 
 
 def _key(target: Any) -> str:
@@ -199,7 +250,7 @@ def _span_name(target: Any) -> str:
 def _bounded_class(cls: type) -> type:
     for name, member in list(vars(cls).items()):
         if _is_public_method(name, member):
-            setattr(cls, name, _bounded(member))
+            setattr(cls, name, _bounded_member(cls, name, member))
     for name, member in _inherited_from_user_code(cls).items():
         site = Site(f"{_key(cls)}.{name}", f"{_span_name(cls)}.{name}", "agent", "run", boundary=True)
         setattr(cls, name, InheritedBoundary(cls, name, site, member))
@@ -225,12 +276,15 @@ def _follow_subclasses(cls: type) -> None:
         if original is not None:
             original.__get__(None, subclass)(**kwargs)
         else:
-            super(cls, subclass).__init_subclass__(**kwargs)  # type: ignore[arg-type]  # a class it is
+            # the class it stands in: @dataclass(slots=True) puts another one in the place of the decorated one
+            owner = next((base for base in subclass.__mro__[1:] if vars(base).get("__init_subclass__") is hook), cls)
+            super(owner, subclass).__init_subclass__(**kwargs)  # type: ignore[arg-type]  # a class it is
         for name, member in list(vars(subclass).items()):
             if _is_public_method(name, member):
-                setattr(subclass, name, _bounded(member))
+                setattr(subclass, name, _bounded_member(subclass, name, member))
 
-    cls.__init_subclass__ = classmethod(__init_subclass__)  # type: ignore[assignment]  # the language allows it
+    hook = classmethod(__init_subclass__)
+    cls.__init_subclass__ = hook  # type: ignore[assignment]  # the language allows it
     cls.__clearstone_follows__ = True  # type: ignore[attr-defined]
 
 
@@ -275,7 +329,11 @@ class InheritedBoundary:
     def __get__(self, instance: Any, cls: type | None = None) -> Any:
         if instance is None:
             return TracedFunction(self._inherited, self._site)
-        return TracedFunction(getattr(super(self._owner, instance), self._name), self._site)
+        return TracedFunction(getattr(super(self._owner_in(type(instance)), instance), self._name), self._site)
+
+    def _owner_in(self, cls: type) -> type:
+        """The class this stands in: ``@dataclass(slots=True)`` puts another one in the place of the decorated one."""
+        return next((base for base in cls.__mro__ if vars(base).get(self._name) is self), self._owner)
 
 
 # --- by value --------------------------------------------------------------------------------------------------------

@@ -49,8 +49,8 @@ class BoundCall:
 class Answer:
     """An outcome given instead of calling: `error` if set, else `chunks` as a stream if set, else `value`.
 
-    For a stream `value` is what the generator returns, `error` is raised after the chunks, and `complete` is False where
-    its consumer stopped reading before the end.
+    For a stream `value` is what the generator returns, `error` is raised after the chunks, and `complete` is False
+    where its consumer stopped reading before the end.
     """
 
     value: Any = None

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import copy
 import functools
 import inspect
 import pickle
@@ -424,3 +425,28 @@ def test_a_fault_of_the_recorder_is_counted_and_never_reaches_the_user(
         assert faults.counts() == {"AssertionError": 2}
     told = capsys.readouterr().err
     assert told.count("broken on purpose") == 1
+
+
+def test_bound_and_unbound_methods_are_pickled_and_copied_as_methods_are() -> None:
+    agent = Agent()
+    agent.log.append("mine")
+    loaded = pickle.loads(pickle.dumps(agent.method))
+    assert loaded("x") == ["x"]
+    assert pickle.loads(pickle.dumps(Agent.method))(agent, 1) == [1]
+    copied = copy.deepcopy({"tool": agent.method, "function": add})
+    assert copied["function"] is add
+    copied["tool"]("y")
+    assert agent.log == ["mine", 1]
+
+
+@pytest.mark.parametrize(
+    ("decorate", "says"),
+    [
+        (lambda: traced("llm"), r"write @traced\(span_type='llm'\)"),  # type: ignore[call-overload]
+        (lambda: traced(span_type=3), "span_type=3 is no text"),  # type: ignore[call-overload]
+        (lambda: traced(property(abs)), "put @property above"),  # type: ignore[call-overload]
+    ],
+)
+def test_a_decorator_that_is_written_wrongly_says_how_to_write_it(decorate: Callable[[], Any], says: str) -> None:
+    with pytest.raises(ConfigurationError, match=says):
+        decorate()

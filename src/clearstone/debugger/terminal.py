@@ -169,9 +169,13 @@ class ReplayPdb(_Pdb):
         """Stop on the line that raised `error`, with its locals; return when the user is done."""
         shown = _user_part(error.__traceback__, self._roots)
         if shown is not None and not self.left:
-            self.reset()
             self._looking = True
-            self.interaction(None, shown)
+            before = sys.gettrace()
+            self.reset()
+            try:
+                self.interaction(None, shown)
+            finally:
+                sys.settrace(before)  # quitting takes away whoever traces, a coverage measurement too
 
     @contextlib.contextmanager
     def _joined_by_breakpoints(self) -> Iterator[None]:

@@ -70,7 +70,7 @@ class _Walk:
         if type(a) is dict:
             return self._dicts(a, b, path, depth)
         if type(a) in {set, frozenset}:
-            return self._sets(a, b, path, depth)
+            return self._sets(a, b, path)
         if isinstance(a, _NAMED):
             return self._named(a, b, path, depth)
         return self._objects(a, b, path, depth)
@@ -94,7 +94,7 @@ class _Walk:
         more = [key for key in b if key not in a]
         return Difference(f"{path}[{more[0]!r}]", "nothing", safe_repr(b[more[0]])) if more else None
 
-    def _sets(self, a: Any, b: Any, path: str, depth: int) -> Difference | None:
+    def _sets(self, a: Any, b: Any, path: str) -> Difference | None:
         if _plain(a) and _plain(b):
             return None if a == b else Difference(path, safe_repr(a), safe_repr(b))
         left = list(b)
