@@ -264,7 +264,7 @@ KINDS: dict[str, tuple[Callable[[], Any], str]] = {
     "generator": (lambda: list(Agent().stream()), "Agent.stream"),
     "async generator": (lambda: asyncio.run(_drain(Agent().stream_async())), "Agent.stream_async"),
     "classmethod": (lambda: Agent.of_class(), "Agent.of_class"),
-    "classmethod of a subclass": (lambda: SubAgent.of_class(), "Agent.of_class"),
+    "classmethod of a subclass": (lambda: SubAgent.of_class(), "SubAgent.of_class"),
     "staticmethod": (lambda: Agent.of_none(1), "Agent.of_none"),
     "traced method": (lambda: Agent().tool("q"), "Agent.tool"),
     "unbound call": (lambda: Agent.fail(Agent()), "Agent.fail"),

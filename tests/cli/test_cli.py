@@ -331,3 +331,43 @@ def test_what_was_recorded_cannot_write_to_the_terminal(shell: Shell) -> None:
     for command in ("show", "inspect"):
         assert "\x1b[2J" not in shell(command, "latest").stdout
     assert "x1b[2J" in shell("show", "latest").stdout
+
+
+def test_a_home_that_is_a_file_is_one_sentence(shell: Shell) -> None:
+    run = shell("traces", "--home", "agent.py")
+    assert run.returncode == 2
+    assert "is a file" in run.stderr
+
+
+def test_a_message_that_is_no_valid_text_and_a_repr_that_raises_are_still_told(shell: Shell) -> None:
+    (shell.folder / "agent.py").write_text(
+        textwrap.dedent("""
+        from clearstone import checkpointable
+        class Odd:
+            def __repr__(self): raise ValueError
+        @checkpointable
+        class Agent:
+            def run(self):
+                raise ValueError("\\ud800 half")
+        if __name__ == "__main__":
+            Agent().run()
+        """)
+    )
+    shell.python("agent.py")
+    for command in (["checkpoints"], ["inspect", "latest"], ["replay", "latest"], ["show", "latest"]):
+        run = shell(*command, PYTHONIOENCODING="ascii")
+        assert "half" in run.stdout
+        assert "UnicodeEncodeError" not in run.stderr
+    agent = shell.folder / "agent.py"
+    agent.write_text(agent.read_text().replace('raise ValueError("\\ud800 half")', "return Odd()"))
+    assert shell("replay", "latest").returncode == 0
+    assert "Odd" in json.loads(shell("replay", "latest", "--json").stdout)["result"]
+
+
+@pytest.mark.parametrize("target", ["datetime.datetime.now", "builtins.len", "broken.f"])
+def test_a_mock_target_that_cannot_be_replaced_is_one_sentence(failed: Shell, target: str) -> None:
+    (failed.folder / "broken.py").write_text("1 / 0")
+    run = failed("debug", "latest", "--mock", f"llm={target}")
+    assert (run.returncode, run.stdout) == (2, "")
+    assert target in run.stderr
+    assert "Traceback" not in run.stderr

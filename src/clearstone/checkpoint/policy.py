@@ -25,6 +25,7 @@ from clearstone.checkpoint import container, state
 from clearstone.checkpoint.manager import SUFFIX, CheckpointManager, new_checkpoint
 from clearstone.checkpoint.model import FailedCall
 from clearstone.codec.exceptions import dump_exception
+from clearstone.codec.payload import MAIN_NAMES
 from clearstone.errors import CheckpointError
 
 if TYPE_CHECKING:
@@ -42,6 +43,7 @@ class Entry:
 
     Args:
         agent: the object the call is bound to; None for a function, a classmethod or a staticmethod.
+        site: where the callable is found again; a classmethod's on the class it was called on.
         taken: its state at entry.
         taken_ns: when, nanoseconds since the epoch.
         random_state: ``random.getstate()`` at entry.
@@ -49,6 +51,7 @@ class Entry:
     """
 
     agent: Any
+    site: str
     taken: state.AgentState
     taken_ns: int
     random_state: tuple[Any, ...]
@@ -57,12 +60,18 @@ class Entry:
 
 def at_entry(call: BoundCall, taken_ns: int) -> Entry:
     """Take the state of the agent that `call` is bound to. Never raises for its sake."""
-    agent = None if isinstance(call.instance, type) else call.instance
+    agent, site = (None, _on_class(call)) if isinstance(call.instance, type) else (call.instance, call.site.key)
     try:
         taken = _take(agent) if agent is not None else state.NO_STATE
     except (Exception, SystemExit) as error:
-        return Entry(agent, state.NO_STATE, taken_ns, random.getstate(), f"{type(error).__name__}: {error}")
-    return Entry(agent, taken, taken_ns, random.getstate())
+        return Entry(agent, site, state.NO_STATE, taken_ns, random.getstate(), f"{type(error).__name__}: {error}")
+    return Entry(agent, site, taken, taken_ns, random.getstate())
+
+
+def _on_class(call: BoundCall) -> str:
+    cls: type = call.instance
+    module = call.site.key.partition(":")[0] if cls.__module__ in MAIN_NAMES else cls.__module__
+    return f"{module}:{cls.__qualname__}.{call.site.key.rpartition('.')[2]}"
 
 
 def _take(agent: Any) -> state.AgentState:
@@ -121,7 +130,7 @@ def _checkpoint(entry: Entry, span: Span, trace: Trace, failure: Failure, signat
         taken_ns=entry.taken_ns,
         checkpoint_id=f"ckpt_{signature}{secrets.token_hex(4)}",
         random_state=entry.random_state,
-        call=FailedCall(span.site, method, _input(span)),
+        call=FailedCall(entry.site, method, _input(span)),
         failure=failure,
         state_at_failure=_state_now(entry.agent),
     )

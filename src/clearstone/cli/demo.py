@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from importlib import resources
@@ -39,7 +40,7 @@ def _write_agent(folder: Path) -> Path:
     agent, source = folder / "agent.py", resources.files("clearstone.cli").joinpath("demo_agent.py").read_text("utf-8")
     if folder.exists() and not folder.is_dir():
         raise ConfigurationError(f"{folder} is a file; give a folder to write the demo into")
-    if agent.exists() and agent.read_text("utf-8") != source:
+    if agent.exists() and (not agent.is_file() or agent.read_bytes() != source.encode()):
         raise ConfigurationError(f"{agent} is there already and is not the demo's; give another folder")
     folder.mkdir(parents=True, exist_ok=True)
     agent.write_text(source, encoding="utf-8")
@@ -81,8 +82,10 @@ def _environment(folder: Path) -> dict[str, str]:
 
 
 def _next_steps(folder: Path) -> str:
+    found = shutil.which("clearstone")
+    note = "" if found else f"   (here the command is {Path(sys.executable).with_name('clearstone')})\n"
     return f"""Next:
-   cd {folder}
+{note}   cd {folder}
    clearstone debug latest      # pdb in handle(), state as it was: n steps, p self.refunds shows, c runs to the error
    clearstone show latest       # every call, with what went in and what came out
    Then mend share_in() in agent.py, say with:  if ":" not in answer: return 0.0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import sys
 from typing import NoReturn
 
@@ -40,6 +41,19 @@ for command in commands.ALL:
 
 def main() -> NoReturn:
     """Run the command line and exit: the entry point of the ``clearstone`` program."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # recorded text may hold what a terminal cannot show
+    try:
+        sys.exit(_run())
+    except (ClearstoneError, OSError) as error:
+        if commands.place.debug:
+            raise
+        click.echo(f"Error: {error}", err=True)
+        sys.exit(EXIT_USAGE)
+
+
+def _run() -> int:
     try:
         code = cli.main(prog_name="clearstone", standalone_mode=False)
     except click.exceptions.Exit as exit_:
@@ -49,12 +63,7 @@ def main() -> NoReturn:
     except click.ClickException as error:
         error.show()
         code = EXIT_USAGE
-    except ClearstoneError as error:
-        if commands.place.debug:
-            raise
-        click.echo(f"Error: {error}", err=True)
-        code = EXIT_USAGE
     except BrokenPipeError:  # `clearstone traces | head`
         sys.stderr.close()
         code = EXIT_FAILED
-    sys.exit(code if isinstance(code, int) else EXIT_OK)
+    return code if isinstance(code, int) else EXIT_OK

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from clearstone import home
+from clearstone.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -52,6 +53,8 @@ def place_options(command: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(command)
     def with_place(*args: Any, home_: Path | None, db: Path | None, debug_: bool, **kwargs: Any) -> Any:
         if home_ is not None:
+            if home_.exists() and not home_.is_dir():
+                raise ConfigurationError(f"--home {home_} is a file; give the folder that holds traces.db")
             home.set_home(home_)
         place.db = db or place.db
         place.debug = debug_ or place.debug

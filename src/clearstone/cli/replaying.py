@@ -12,7 +12,8 @@ import click
 
 from clearstone.cli.place import place
 from clearstone.codec.exceptions import type_name
-from clearstone.codec.payload import safe_repr
+from clearstone.codec.payload import safe_repr, safe_str
+from clearstone.debugger.console import whole_repr
 from clearstone.debugger.session import ReplayEngine
 from clearstone.debugger.terminal import is_hidden
 from clearstone.errors import (
@@ -96,7 +97,7 @@ def _exit_code(error: BaseException | None) -> int:
 
 
 def _outcome_json(checkpoint: Checkpoint, result: Any, error: BaseException | None) -> dict[str, Any]:
-    told = {"type": _error_name(error), "message": str(error)} if error is not None else None
+    told = {"type": _error_name(error), "message": safe_str(error)} if error is not None else None
     return {"checkpoint": checkpoint.checkpoint_id, "result": _jsonable(result), "error": told}
 
 
@@ -115,11 +116,11 @@ def _tell(engine: ReplayEngine, result: Any, error: BaseException | None) -> Non
     served = f"{engine.served} recorded outcome(s) served"
     if error is None:
         click.echo(f"Replay ran through: {served}.")
-        click.echo(f"Result: {result!r}")
+        click.echo(f"Result: {whole_repr(result)}")
         return
     if isinstance(error, BeyondRecord):
         click.echo(f"Replay got past the record: {served}.")
-        click.echo(str(error))
+        click.echo(safe_str(error))
         return
     click.echo(f"Replay failed: {served}.")
     click.echo("".join(_user_traceback(error)).rstrip())

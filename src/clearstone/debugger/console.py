@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING, Any
 
-from clearstone.codec.payload import safe_repr
+from clearstone.codec.payload import safe_repr, safe_str
 from clearstone.errors import BeyondRecord, ReplayExhausted
 
 if TYPE_CHECKING:
@@ -22,10 +22,11 @@ def say(line: str) -> None:
     """Print a line; what the output cannot encode degrades to ASCII."""
     out = sys.stdout
     try:
-        print(line, file=out, flush=True)
+        line.encode(getattr(out, "encoding", None) or "utf-8")
     except UnicodeEncodeError:
         plain = " ".join(line.translate(_ASCII).split(" ")).replace("---  ", "--- ")
-        print(plain.encode("ascii", "backslashreplace").decode("ascii"), file=out, flush=True)
+        line = plain.encode("ascii", "backslashreplace").decode("ascii")
+    print(line, file=out, flush=True)
 
 
 def welcome(checkpoint: Checkpoint, notes: Sequence[str]) -> None:
@@ -75,7 +76,7 @@ def written_lines(mocks: Sequence[Mock]) -> tuple[list[tuple[str, str, int]], li
 def finished(result: Any) -> None:
     """Print the result of a replay that ran through."""
     say(RULE)
-    say(f"--- ✅ Replay finished. Final result: {_whole_repr(result)} ---")
+    say(f"--- ✅ Replay finished. Final result: {whole_repr(result)} ---")
 
 
 def failed(error: BaseException) -> None:
@@ -83,7 +84,7 @@ def failed(error: BaseException) -> None:
     say(RULE)
     if isinstance(error, BeyondRecord):
         say("--- ⚠️ Replay stopped: past the end of the record ---")
-        say(str(error))
+        say(safe_str(error))
         return
     exhausted = isinstance(error, ReplayExhausted)
     say(f"--- ❌ Replay Failed: {'StopIteration' if exhausted else type(error).__name__} ---")
@@ -93,10 +94,11 @@ def failed(error: BaseException) -> None:
             "trace."
         )
         say("Please check the 'Pre-flight Mock Analysis' above to see how many responses were found.")
-    say(str(error))
+    say(safe_str(error))
 
 
-def _whole_repr(value: Any) -> str:
+def whole_repr(value: Any) -> str:
+    """Return the repr of a result; one that raises is said instead."""
     try:
         return repr(value)
     except Exception:

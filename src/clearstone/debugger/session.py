@@ -282,7 +282,8 @@ def _no_such_method(agent: Any, name: str) -> str:
     names = [each for each in dir(cls) if not each.startswith("_") and callable(getattr(cls, each, None))]
     near = difflib.get_close_matches(name, names, n=1)
     hint = f"the nearest is {near[0]!r}" if near else f"it has {', '.join(names) or 'none'}"
-    return f"{cls.__module__}.{cls.__qualname__} has no method {name!r}; {hint}"
+    module = "__main__" if cls.__module__ in payload.MAIN_NAMES else cls.__module__
+    return f"{module}.{cls.__qualname__} has no method {name!r}; {hint}"
 
 
 async def _collected(stream: Any) -> list[Any]:

@@ -242,5 +242,6 @@ def _missing(owner: Any, name: str, what: str) -> str:
     names = [each for each in dir(owner) if not each.startswith("_")]
     near = difflib.get_close_matches(name, names, n=1)
     place = getattr(owner, "__name__", "its module")
+    place = "the script" if place in MAIN_NAMES else place
     hint = f"the nearest is {near[0]!r}" if near else f"it has {', '.join(names[:6]) or 'nothing'}"
     return f"{what} is not there today: {place} has no {name!r}; {hint}"

@@ -10,6 +10,7 @@ Refused: `unittest.mock.patch` (one place per call, and a MagicMock answers to a
 
 from __future__ import annotations
 
+import builtins
 import contextlib
 import difflib
 import functools
@@ -27,6 +28,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from clearstone.run import Answer
+
+
+_IMMUTABLE_TYPE = 1 << 8  # Py_TPFLAGS_IMMUTABLETYPE, https://docs.python.org/3/c-api/typeobj.html
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +68,8 @@ def resolve(path: str, import_module: Callable[[str], ModuleType]) -> Target:
     for part in rest[:-1]:
         owner = _member(owner, part, path)
     name = rest[-1]
+    if owner is builtins or (isinstance(owner, type) and owner.__flags__ & _IMMUTABLE_TYPE):
+        raise TargetError(f"the mock target {path!r} is built into Python; name a function of your own that calls it")
     if hasattr(owner, name):
         return Target(path, path, owner, name, _raw(owner, name))
     classes = _classes_with(owner, name) if owner is module else []
@@ -128,6 +134,10 @@ def _longest_module(path: str, import_module: Callable[[str], ModuleType]) -> tu
         near = difflib.get_close_matches(parts[0], [name for name in sys.modules if "." not in name], n=1)
         hint = f"did you mean {near[0]!r}?" if near else "check the spelling, or that its folder is on sys.path"
         raise TargetError(f"the mock target {path!r} names no module ({error}); {hint}") from error
+    except TargetError:
+        raise
+    except Exception as error:  # what importing runs may raise anything
+        raise TargetError(f"the mock target {path!r} does not import: {type(error).__name__}: {error}") from error
     return module, parts[end:]
 
 
@@ -219,8 +229,3 @@ def _items(answer: Answer) -> Iterator[Any]:
     if answer.error is not None:
         raise answer.error
     return answer.value if answer.chunks is not None else None  # type: ignore[return-value]  # a generator's return
-
-
-def import_by_name(name: str) -> ModuleType:
-    """Import a module as any program would."""
-    return importlib.import_module(name)
