@@ -5,6 +5,7 @@ import importlib
 import itertools
 import sys
 import textwrap
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -149,3 +150,23 @@ def test_a_target_that_does_not_exist_leaves_nothing_patched(checkpoint: Checkpo
 def test_targets_of_another_shape_are_refused(checkpoint: Checkpoint, values: Any) -> None:
     with pytest.raises(ConfigurationError, match="must map dotted paths to lists"):
         DeterministicExecutionContext(checkpoint, values)
+
+
+def test_a_thread_outside_the_replay_calls_the_original(checkpoint: Checkpoint, tools: Any) -> None:
+    asked, answered = threading.Event(), threading.Event()
+    outside: list[str] = []
+
+    def work() -> None:
+        asked.wait(10)
+        outside.extend([tools.plain("q"), tools.Client.fixed("q"), tools.Client.made("q"), *tools.stream(1)])
+        outside.append(asyncio.run(tools.fetch("u")))
+        answered.set()
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    with serving(checkpoint, tools, plain=[1], Client__fixed=[1], Client__made=[1], stream=[[1]], fetch=[1]):
+        asked.set()
+        assert answered.wait(10)
+        assert tools.plain("q") == 1
+    thread.join()
+    assert outside == ["live"] * 5

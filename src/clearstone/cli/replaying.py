@@ -114,6 +114,8 @@ def _error_name(error: BaseException) -> str:
 
 def _tell(engine: ReplayEngine, result: Any, error: BaseException | None) -> None:
     served = f"{engine.served} recorded outcome(s) served"
+    if engine.unused:
+        served += f", {engine.unused} not used"
     if error is None:
         click.echo(f"Replay ran through: {served}.")
         click.echo(f"Result: {whole_repr(result)}")

@@ -23,7 +23,7 @@ from clearstone.codec import payload
 from clearstone.debugger import console
 from clearstone.debugger.terminal import ReplayPdb, SessionLeft
 from clearstone.errors import ConfigurationError, TargetError, TraceNotFoundError
-from clearstone.replay import mocks
+from clearstone.replay import mocks, outcomes
 from clearstone.replay.determinism import staged
 from clearstone.replay.engine import Replay
 from clearstone.replay.match import InferredBook
@@ -78,7 +78,7 @@ class ReplayEngine:
         self._checkpoint = checkpoint
         self._source = Source(checkpoint, code)
         self._trace = _scope(checkpoint, trace_store)
-        self._served = 0
+        self._served = self._unused = 0
         self.told: BaseException | None = None
 
     @property
@@ -90,6 +90,11 @@ class ReplayEngine:
     def served(self) -> int:
         """How many calls the last replay answered from the record."""
         return self._served
+
+    @property
+    def unused(self) -> int:
+        """How many recorded calls the last replay did not come to."""
+        return self._unused
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -148,9 +153,10 @@ class ReplayEngine:
             console.welcome(self._checkpoint, self.notes)
             stack.enter_context(staged(self._checkpoint, replay))
             if given is None:
-                console.preflight(self._infer(replay), [])
+                console.preflight(self._infer(replay), _by_hand(self._trace))
             else:
-                console.preflight(*console.written_lines(given))
+                lines, notes = console.written_lines(given)
+                console.preflight(lines, notes + _unknown_types(given, self._trace))
                 stack.enter_context(mocks.installed(given, replay))
             return self._debugged(replay, call)
 
@@ -233,13 +239,17 @@ class ReplayEngine:
             result = _in_thread(make) if call.is_async and _in_a_loop() else make()
         except BaseException as error:
             self._end(replay, error)
-        self._served = replay.served
+        self._count(replay)
         if replay.refusal is not None:
             raise replay.refusal
         return result
 
-    def _end(self, replay: Replay, error: BaseException) -> NoReturn:
+    def _count(self, replay: Replay) -> None:
         self._served = replay.served
+        self._unused = replay.book.unused if isinstance(replay.book, InferredBook) else 0
+
+    def _end(self, replay: Replay, error: BaseException) -> NoReturn:
+        self._count(replay)
         if replay.refusal is not None and error is not replay.refusal:
             raise replay.refusal from error
         raise error
@@ -270,6 +280,25 @@ def _scope(checkpoint: Checkpoint, trace_store: TraceStore | None) -> Trace:
         with contextlib.suppress(TraceNotFoundError):  # another store: the checkpoint's own spans are enough
             trace = trace.merged(trace_store.get_trace(trace.trace_id))
     return trace.subtree(checkpoint.span_id) if checkpoint.call is not None else trace
+
+
+def _by_hand(trace: Trace) -> list[str]:
+    """Say which recorded calls no decorator stands for: their bodies run in a replay."""
+    types = sorted({span.span_type for span in outcomes.outermost_served(trace) if not span.site})
+    return [
+        f"the trace has hand-written spans of type '{each}'; name the function they call: "
+        f"mock_config={{'{each}': 'module.function'}}"
+        for each in types
+    ]
+
+
+def _unknown_types(given: Sequence[mocks.Mock], trace: Trace) -> list[str]:
+    known = sorted({span.span_type for span in trace if span.span_type})
+    return [
+        f"the trace has no span of type '{mock.span_type}'; it has {', '.join(known) or 'none with a type'}."
+        for mock in given
+        if mock.span_type not in known
+    ]
 
 
 def _first_code(function: Any) -> Any:

@@ -87,6 +87,12 @@ class InferredBook:
         for span in self.spans:
             self._left[span.site].append(_Recorded(span))
 
+    @property
+    def unused(self) -> int:
+        """How many recorded calls have not been given."""
+        with self._lock:
+            return sum(len(left) for left in self._left.values())
+
     def config(self) -> dict[str, list[str]]:
         """Return the equivalent mock configuration: span type to targets, in the order they were first called."""
         found: dict[str, list[str]] = {}

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from clearstone import run
 from clearstone.errors import ConfigurationError, TargetError
 from clearstone.replay import outcomes, targets
 from clearstone.replay.match import Responses, WrittenBook
@@ -102,7 +103,9 @@ def installed(mocks: Sequence[Mock], replay: Replay) -> Iterator[None]:
         yield
 
 
-def _respond(replay: Replay, mock: Mock) -> Answer:
+def _respond(replay: Replay, mock: Mock) -> Answer | None:
+    if run.override.get() is not replay:
+        return None  # another thread or task: it is not replayed
     return replay.answered(partial(mock.responses.take, mock.path), mock.responses.attempted)
 
 

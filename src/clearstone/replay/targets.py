@@ -80,8 +80,13 @@ def resolve(path: str, import_module: Callable[[str], ModuleType]) -> Target:
 
 
 @contextlib.contextmanager
-def replaced(target: Target, respond: Callable[[], Answer]) -> Iterator[None]:
-    """Put a stand-in that answers with `respond` wherever the target's callable is held, for the ``with`` block."""
+def replaced(target: Target, respond: Callable[[], Answer | None]) -> Iterator[None]:
+    """Put a stand-in wherever the target's callable is held, for the ``with`` block.
+
+    Args:
+        target: what is replaced.
+        respond: gives the answer; None outside the replay (another thread, another task): the original is called.
+    """
     stand_in = _stand_in(target, respond)
     places = _places(target)
     try:
@@ -169,29 +174,34 @@ def _not_there(owner: Any, name: str, path: str) -> TargetError:
 # --- stand-ins -------------------------------------------------------------------------------------------------------
 
 
-def _stand_in(target: Target, respond: Callable[[], Answer]) -> Any:
-    function = _innermost(target.original)
-    made = functools.wraps(function)(_of_kind(function, respond)) if callable(function) else _plain(respond)
+def _stand_in(target: Target, respond: Callable[[], Answer | None]) -> Any:
+    original = _unbound(target)
+    made = functools.wraps(original)(_of_kind(original, respond)) if callable(original) else original
     if isinstance(target.original, staticmethod | classmethod) and isinstance(target.owner, type):
         return staticmethod(made)
     return made
 
 
-def _innermost(member: Any) -> Any:
-    return member.__func__ if isinstance(member, staticmethod | classmethod) else member
+def _unbound(target: Target) -> Any:
+    """Return what a call of the target reaches: a classmethod bound to its class, a staticmethod's function."""
+    if isinstance(target.original, classmethod | staticmethod):
+        return target.original.__get__(None, target.owner)
+    return target.original
 
 
-def _of_kind(function: Any, respond: Callable[[], Answer]) -> Callable[..., Any]:
-    if inspect.iscoroutinefunction(function):
-        return _awaitable(respond)
-    if inspect.isasyncgenfunction(function):
-        return _async_streaming(respond)
-    return _streaming(respond) if inspect.isgeneratorfunction(function) else _plain(respond)
+def _of_kind(original: Any, respond: Callable[[], Answer | None]) -> Callable[..., Any]:
+    if inspect.iscoroutinefunction(original):
+        return _awaitable(original, respond)
+    if inspect.isasyncgenfunction(original):
+        return _async_streaming(original, respond)
+    return _streaming(original, respond) if inspect.isgeneratorfunction(original) else _plain(original, respond)
 
 
-def _plain(respond: Callable[[], Answer]) -> Callable[..., Any]:
-    def respond_plainly(*_: Any, **__: Any) -> Any:
+def _plain(original: Any, respond: Callable[[], Answer | None]) -> Callable[..., Any]:
+    def respond_plainly(*args: Any, **kwargs: Any) -> Any:
         answer = respond()
+        if answer is None:
+            return original(*args, **kwargs)
         if answer.error is not None and answer.chunks is None:
             raise answer.error
         return iter(_items(answer)) if answer.chunks is not None else answer.value
@@ -199,9 +209,11 @@ def _plain(respond: Callable[[], Answer]) -> Callable[..., Any]:
     return respond_plainly
 
 
-def _awaitable(respond: Callable[[], Answer]) -> Callable[..., Any]:
-    async def respond_awaited(*_: Any, **__: Any) -> Any:
+def _awaitable(original: Any, respond: Callable[[], Answer | None]) -> Callable[..., Any]:
+    async def respond_awaited(*args: Any, **kwargs: Any) -> Any:
         answer = respond()
+        if answer is None:
+            return await original(*args, **kwargs)
         if answer.error is not None:
             raise answer.error
         return answer.value
@@ -209,16 +221,22 @@ def _awaitable(respond: Callable[[], Answer]) -> Callable[..., Any]:
     return respond_awaited
 
 
-def _streaming(respond: Callable[[], Answer]) -> Callable[..., Any]:
-    def respond_streaming(*_: Any, **__: Any) -> Any:
-        return (yield from _items(respond()))
+def _streaming(original: Any, respond: Callable[[], Answer | None]) -> Callable[..., Any]:
+    def respond_streaming(*args: Any, **kwargs: Any) -> Any:
+        answer = respond()
+        return (yield from original(*args, **kwargs) if answer is None else _items(answer))
 
     return respond_streaming
 
 
-def _async_streaming(respond: Callable[[], Answer]) -> Callable[..., Any]:
-    async def respond_streaming(*_: Any, **__: Any) -> Any:
-        for item in _items(respond()):
+def _async_streaming(original: Any, respond: Callable[[], Answer | None]) -> Callable[..., Any]:
+    async def respond_streaming(*args: Any, **kwargs: Any) -> Any:
+        answer = respond()
+        if answer is None:
+            async for item in original(*args, **kwargs):
+                yield item
+            return
+        for item in _items(answer):
             yield item
 
     return respond_streaming
