@@ -485,3 +485,24 @@ def test_a_loop_that_retries_for_ever_is_ended(app: Any, failed: Failed) -> None
     app.Agent.retries = retries
     with pytest.raises(ReplayDivergence):
         ReplayEngine(checkpoint).replay_from_checkpoint("retries")
+
+
+def test_a_failed_outside_call_is_served_and_said_and_runs_again_when_its_decorator_says_so(
+    app: Any, failed: Failed
+) -> None:
+    checkpoint, _ = failed(lambda: app.Agent().ask("bad"))
+    engine = ReplayEngine(checkpoint)
+    with pytest.raises(app.Refused):
+        engine.replay_from_checkpoint()
+    assert "is itself an outside call" in engine.notes[0]
+    assert app.LIVE == []
+
+    from clearstone import checkpointable, traced
+
+    def ask(self: Any, q: str) -> Any:
+        return app.search(q), "mended"
+
+    ask.__qualname__, ask.__module__ = "Agent.ask", app.__name__
+    app.Agent.ask = checkpointable(traced(span_type="llm", replay="run")(ask))
+    with pytest.raises(BeyondRecord, match="search was called 1"):
+        ReplayEngine(checkpoint).replay_from_checkpoint()

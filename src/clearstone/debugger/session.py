@@ -28,12 +28,12 @@ from clearstone.replay.determinism import staged
 from clearstone.replay.engine import Replay
 from clearstone.replay.match import InferredBook
 from clearstone.replay.source import Code, Source
+from clearstone.span import Trace
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from clearstone.checkpoint.model import Checkpoint
-    from clearstone.span import Trace
     from clearstone.store.base import TraceStore
 
 MockConfig = dict[str, list[str]]
@@ -120,7 +120,7 @@ class ReplayEngine:
             BaseException: whatever the method raises.
         """
         with self._prepared(function_name, args, kwargs) as (replay, call):
-            self._infer(replay)
+            self._infer(replay, call)
             with staged(self._checkpoint, replay):
                 return self._driven(replay, call, call)
 
@@ -150,13 +150,15 @@ class ReplayEngine:
         """
         with self._prepared(function_to_replay, args, kwargs) as (replay, call), contextlib.ExitStack() as stack:
             given = None if mock_config is None else mocks.from_config(mock_config, self._trace, self._source.module)
-            console.welcome(self._checkpoint, self.notes)
-            stack.enter_context(staged(self._checkpoint, replay))
             if given is None:
-                console.preflight(self._infer(replay), _by_hand(self._trace))
+                lines, notes = self._infer(replay, call), _by_hand(self._trace)
             else:
                 lines, notes = console.written_lines(given)
-                console.preflight(lines, notes + _unknown_types(given, self._trace))
+                notes += _unknown_types(given, self._trace)
+            console.welcome(self._checkpoint, self.notes)
+            console.preflight(lines, notes)
+            stack.enter_context(staged(self._checkpoint, replay))
+            if given is not None:
                 stack.enter_context(mocks.installed(given, replay))
             return self._debugged(replay, call)
 
@@ -212,8 +214,8 @@ class ReplayEngine:
             raise TargetError(f"the checkpoint is of the function {site!r} and holds no agent with a method {name!r}")
         return self._source.function(site)
 
-    def _infer(self, replay: Replay) -> list[tuple[str, str, int]]:
-        book = InferredBook(self._trace)
+    def _infer(self, replay: Replay, call: _Call) -> list[tuple[str, str, int]]:
+        book = InferredBook(self._below(call))
         replay.book = book
         self._require_decorated(book)
         counts: dict[tuple[str, str], int] = {}
@@ -221,6 +223,20 @@ class ReplayEngine:
             key = (span.site.replace(":", ".", 1), span.span_type)
             counts[key] = counts.get(key, 0) + 1
         return [(target, span_type, count) for (target, span_type), count in counts.items()]
+
+    def _below(self, call: _Call) -> Trace:
+        """The calls that may be served: without the replayed call itself, where that runs again today."""
+        site = run.site_of(call.function)
+        own = self._trace.span(self._checkpoint.span_id) if self._checkpoint.call is not None else None
+        if site is None or own is None or own.site != site.key:
+            return self._trace
+        if site.replay == "serve":
+            self._source.notes.append(
+                f"{site.target} is itself an outside call: its recorded outcome is served, and its code does not run. "
+                f"@traced(span_type={site.span_type!r}, replay='run') runs it again."
+            )
+            return self._trace
+        return Trace(self._trace.trace_id, tuple(span for span in self._trace if span is not own))
 
     def _require_decorated(self, book: InferredBook) -> None:
         """A site that lost its decorator since would go out live: say so before anything runs."""
