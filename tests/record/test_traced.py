@@ -404,12 +404,21 @@ def test_nothing_is_recorded_while_recording_is_suspended(spans: Record) -> None
     assert set(spans(work)) == {"root"}
 
 
-def test_a_value_that_does_not_pickle_is_recorded_as_a_stand_in_and_the_call_is_untouched(spans: Record) -> None:
-    lock = threading.Lock()
-    span = spans(lambda: Agent().method(lock))["Agent.method"]
-    assert span.input is not None
-    assert span.input.codec == "stand-in"
-    assert b"_thread.lock" in span.input.data
+def test_a_value_that_does_not_pickle_is_described_and_the_call_and_its_other_arguments_are_untouched(
+    spans: Record,
+) -> None:
+    @traced(name="work")
+    def work(lock: Any, number: int) -> Any:
+        assert lock.acquire(blocking=False)
+        return lock
+
+    span = spans(lambda: work(threading.Lock(), number=3))["work"]
+    (described,), kwargs = input_of(span)
+    assert "_thread.lock" in repr(described)
+    assert kwargs == {"number": 3}
+    assert span.outcome is not None
+    assert span.outcome.value is not None
+    assert span.outcome.value.codec == "stand-in"
 
 
 @pytest.mark.usefixtures("faults_allowed")

@@ -506,3 +506,29 @@ def test_a_failed_outside_call_is_served_and_said_and_runs_again_when_its_decora
     app.Agent.ask = checkpointable(traced(span_type="llm", replay="run")(ask))
     with pytest.raises(BeyondRecord, match="search was called 1"):
         ReplayEngine(checkpoint).replay_from_checkpoint()
+
+
+def test_calls_with_an_argument_that_does_not_pickle_are_told_apart_by_the_others(app: Any, failed: Failed) -> None:
+    import threading
+
+    from clearstone import checkpointable, traced
+
+    @traced(span_type="llm")
+    def ask(lock: Any, q: str) -> str:
+        app.LIVE.append(q)
+        return q * 2
+
+    def go(self: Any, lock: Any = None) -> None:
+        raise RuntimeError([ask(threading.Lock(), q) for q in app.ORDER])
+
+    app.ORDER = ["a", "b"]
+    go.__qualname__, go.__module__ = "Agent.go", app.__name__
+    app.Agent.go = checkpointable(go)
+    checkpoint, _ = failed(lambda: app.Agent().go())
+    app.ORDER = ["b", "a"]
+    with pytest.raises(RuntimeError, match=r"\['bb', 'aa'\]"):
+        ReplayEngine(checkpoint).replay_from_checkpoint()
+    assert app.LIVE == []
+    checkpoint, _ = failed(lambda: app.Agent().go(threading.Lock()))
+    with pytest.raises(UnservableOutcome, match="argument 0 of the failed call does not pickle"):
+        ReplayEngine(checkpoint).replay_from_checkpoint()

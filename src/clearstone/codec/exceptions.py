@@ -216,22 +216,23 @@ def _only_picklable(data: ExceptionData | Again) -> ExceptionData | Again:
         return data
     return replace(
         data,
-        args=tuple(_or_described(value) for value in data.args),
-        attributes={name: _or_described(value) for name, value in data.attributes.items()},
+        args=tuple(or_described(value) for value in data.args),
+        attributes={name: or_described(value) for name, value in data.attributes.items()},
         cause=_only_picklable(data.cause) if data.cause is not None else None,
-        reduction=_or_described(data.reduction),
+        reduction=or_described(data.reduction),
     )
 
 
-def _or_described(value: Any) -> Any:
+def or_described(value: Any) -> Any:
+    """Return `value`, or its description where it does not pickle."""
     if isinstance(value, ExceptionData):
         return _only_picklable(value)
     if payload.dump(value).codec != "stand-in":
         return value
     if type(value) in {list, tuple}:
-        return type(value)(_or_described(item) for item in value)
+        return type(value)(or_described(item) for item in value)
     if type(value) is dict:
-        return {key: _or_described(item) for key, item in value.items()}
+        return {key: or_described(item) for key, item in value.items()}
     return Unpicklable(type_name(type(value)), payload.safe_repr(value))
 
 

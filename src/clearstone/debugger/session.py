@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from clearstone import nondet, run
 from clearstone.checkpoint import state
 from clearstone.codec import payload
+from clearstone.codec.arguments import load_arguments
 from clearstone.debugger import console
 from clearstone.debugger.terminal import ReplayPdb, SessionLeft
 from clearstone.errors import ConfigurationError, TargetError, TraceNotFoundError
@@ -191,7 +192,7 @@ class ReplayEngine:
                 f"checkpoint {self._checkpoint.checkpoint_id} was made by hand and holds no failed call; name the "
                 f"method to replay"
             )
-        args, recorded = payload.load(call.input)
+        args, recorded = load_arguments(call.input)
         if kwargs:
             raise ConfigurationError(
                 f"the failed call has its own arguments; to pass {', '.join(kwargs)}, name the method too"

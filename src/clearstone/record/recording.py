@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from clearstone import run
 from clearstone.checkpoint import policy
 from clearstone.codec import payload
+from clearstone.codec.arguments import dump_arguments
 from clearstone.record import faults
 from clearstone.record.tracer import LiveSpan, Tracer
 from clearstone.span import Chunk
@@ -46,7 +47,7 @@ class Recording:
     def _begin(self, call: run.BoundCall, tracer: Tracer) -> RecordedCall:
         site, parent = call.site, run.current_span.get()
         span = LiveSpan(tracer, site.name, site.span_type, parent, site)
-        span.input = payload.dump((call.args, dict(call.kwargs)))
+        span.input = dump_arguments(call.args, call.kwargs)
         if call.streams:
             span.chunks = []
         span.start()

@@ -15,12 +15,13 @@ import types
 from dataclasses import dataclass
 from typing import Any
 
+from clearstone.codec.exceptions import Unpicklable, type_name
 from clearstone.codec.payload import safe_repr
 
 DEEPEST = 200
 """Below this depth two objects of one type count as the same."""
 
-_ATOMS = (bool, int, str, bytes, bytearray, complex, type(None), type(Ellipsis))
+_ATOMS = (bool, int, float, str, bytes, bytearray, complex, type(None), type(Ellipsis))
 _NAMED = (type, types.FunctionType, types.BuiltinFunctionType, types.MethodDescriptorType)
 
 
@@ -53,12 +54,13 @@ class _Walk:
     def compare(self, a: Any, b: Any, path: str, depth: int) -> Difference | None:
         if a is b:
             return None
+        if type(a) is Unpicklable:  # what was not recorded is known by its type alone
+            return None if a.type_name == type_name(type(b)) else Difference(path, repr(a), _typed(b))
         if type(a) is not type(b):
             return Difference(path, _typed(a), _typed(b))
         if type(a) in _ATOMS:
-            return None if a == b else Difference(path, safe_repr(a), safe_repr(b))
-        if type(a) is float:
-            return None if a == b or (a != a and b != b) else Difference(path, repr(a), repr(b))  # noqa: PLR0124 - NaN
+            same = a == b or (a != a and b != b)  # noqa: PLR0124 - NaN is the same as NaN
+            return None if same else Difference(path, safe_repr(a), safe_repr(b))
         if depth > DEEPEST or (id(a), id(b)) in self._seen:
             return None
         self._seen[id(a), id(b)] = (a, b)
