@@ -5,6 +5,7 @@
     ClearstoneError
     ├── ConfigurationError    (ValueError)         a decorator, option or argument that cannot be meant
     ├── StoreError            (OSError)            a trace database that cannot be opened, read or written
+    │   └── UnstorableSpanError                           a span that no store can take
     ├── TraceNotFoundError    (LookupError)        no trace or span under that id
     ├── CheckpointError
     │   ├── CheckpointNotFoundError (FileNotFoundError)   no checkpoint under that reference
@@ -34,6 +35,10 @@ class ConfigurationError(ClearstoneError, ValueError):
 
 class StoreError(ClearstoneError, OSError):
     """A trace database that cannot be opened, read or written."""
+
+
+class UnstorableSpanError(StoreError):
+    """A span that no store can take, now or later: a field of it has another type."""
 
 
 class TraceNotFoundError(ClearstoneError, LookupError):

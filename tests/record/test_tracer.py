@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import os
+import sqlite3
 import subprocess
 import sys
 import textwrap
@@ -279,3 +280,31 @@ def test_a_pools_worker_does_not_keep_the_span_it_was_started_in(provider: Trace
             inside = pool.submit(run.current_span.get).result()
         assert inside is first
         assert pool.submit(run.current_span.get).result() is None
+
+
+@pytest.mark.usefixtures("faults_allowed")
+def test_a_span_that_no_store_can_take_is_given_up_and_the_others_are_stored(tmp_path: Path) -> None:
+    provider = TracerProvider(tmp_path / "t.db")
+    with provider.get_tracer().span("root") as root:
+        for name in ("one", "impossible", "two"):
+            with provider.get_tracer().span(name) as span:
+                if name == "impossible":
+                    span.start_ns = 2**70  # type: ignore[union-attr]
+    assert provider.shutdown()
+    stored = {span.name for span in provider.trace_store.get_trace(root.trace_id)}
+    assert {"root", "one", "two"} <= stored
+    provider.shutdown()
+
+
+def test_a_failure_is_not_held_up_by_a_database_that_another_process_locks(tmp_path: Path) -> None:
+    provider = TracerProvider(tmp_path / "t.db")
+    with provider.get_tracer().span("root") as root:
+        assert provider.flush()
+        other = sqlite3.connect(tmp_path / "t.db")
+        other.execute("BEGIN IMMEDIATE")
+        with provider.get_tracer().span("inside"):
+            pass
+        assert {span.name for span in provider.trace_so_far(root.trace_id)} == {"root", "inside"}
+        other.rollback()
+        other.close()
+    assert provider.shutdown()

@@ -80,7 +80,7 @@ class Tracer:
             ConfigurationError: `kind` is none of OpenTelemetry's.
         """
         attributes = dict(attributes or {})
-        span_type = span_type or str(attributes.get("span_type", ""))
+        name, span_type = str(name), str(span_type or attributes.get("span_type", ""))
         override = run.override.get()
         if override is not None or run.is_disabled():
             return PassingSpan(name, span_type, override)

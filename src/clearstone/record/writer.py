@@ -21,7 +21,7 @@ import weakref
 from collections import deque
 from typing import TYPE_CHECKING
 
-from clearstone.errors import StoreError
+from clearstone.errors import StoreError, UnstorableSpanError
 from clearstone.record import faults
 
 if TYPE_CHECKING:
@@ -138,12 +138,11 @@ class Writer:
     def _try_batch(self) -> bool:
         try:
             self._write_batch()
+        except UnstorableSpanError:
+            self._drop_the_impossible()
         except StoreError as error:
             faults.report("storing spans", error)
             return False
-        except Exception as error:  # not the store: a span that no store can take
-            faults.report("storing a span", error)
-            self._drop_the_impossible()
         return True
 
     def _drop_the_impossible(self) -> None:
@@ -151,8 +150,12 @@ class Writer:
         with self._one_at_a_time:
             with self._changed:
                 first = self._waiting[0]
-            with contextlib.suppress(Exception):
+            try:
                 self._store.write([first])
+            except UnstorableSpanError as error:
+                faults.report(f"storing the span {first.name!r}", error)
+            except StoreError:
+                return  # the store itself: this one is tried again with the others
             with self._changed:
                 self._waiting.popleft()
                 self._written += 1

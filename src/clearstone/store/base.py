@@ -54,6 +54,7 @@ class TraceStore(Protocol):
 
         Raises:
             StoreError: nothing was stored.
+            UnstorableSpanError: nothing was stored, and trying again with the same spans is no use.
         """
 
     def get_trace(self, trace_id: str) -> Trace:

@@ -18,7 +18,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from clearstone.errors import StoreError, TraceNotFoundError
+from clearstone.errors import StoreError, TraceNotFoundError, UnstorableSpanError
 from clearstone.span import Span, Status, StatusCode, Trace
 from clearstone.store import rows, schema
 from clearstone.store.base import TraceSummary, choose_trace
@@ -71,11 +71,13 @@ class SQLiteTraceStore:
             AttributeError,
             OverflowError,
         ) as error:  # a field of another type, a number beyond 64 bits
-            raise StoreError(f"a span cannot be stored in {self.path}: {type(error).__name__}: {error}") from error
+            raise UnstorableSpanError(
+                f"a span cannot be stored in {self.path}: {type(error).__name__}: {error}"
+            ) from error
 
     def get_trace(self, trace_id: str) -> Trace:
         """Return one trace (see `TraceStore.get_trace`)."""
-        with self._database() as db:
+        with self._reading() as db:
             found = db.execute(schema.READ_SPANS, (trace_id,)).fetchall()
             payloads = db.execute(schema.READ_PAYLOADS, (trace_id,)).fetchall()
         if not found:
@@ -85,7 +87,7 @@ class SQLiteTraceStore:
 
     def traces(self, limit: int | None = None) -> list[TraceSummary]:
         """Return summaries, newest first (see `TraceStore.traces`)."""
-        with self._database() as db:
+        with self._reading() as db:
             found = db.execute(schema.READ_SUMMARIES, (-1 if limit is None else limit,)).fetchall()
         with self._understanding():
             return [
@@ -103,7 +105,7 @@ class SQLiteTraceStore:
 
     def find(self, reference: str) -> str:
         """Return the trace id that `reference` means (see `TraceStore.find`)."""
-        with self._database() as db:
+        with self._reading() as db:
             return choose_trace(reference, [trace_id for (trace_id,) in db.execute(schema.READ_IDS)])
 
     def close(self) -> None:
@@ -135,6 +137,22 @@ class SQLiteTraceStore:
                 yield self._db
             except sqlite3.Error as error:
                 raise StoreError(f"{self.path} cannot be used as a trace database: {error}") from error
+
+    @contextlib.contextmanager
+    def _reading(self) -> Iterator[sqlite3.Connection]:
+        """Read beside a writer that waits for another process: on a connection of its own, for the moment."""
+        if self._lock.acquire(blocking=False):
+            try:
+                with self._database() as db:
+                    yield db
+            finally:
+                self._lock.release()
+            return
+        try:
+            with contextlib.closing(self._open()) as db:
+                yield db
+        except sqlite3.Error as error:
+            raise StoreError(f"{self.path} cannot be used as a trace database: {error}") from error
 
     @contextlib.contextmanager
     def _understanding(self) -> Iterator[None]:
