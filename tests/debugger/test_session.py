@@ -73,6 +73,26 @@ AGENT = """
             thread.join()
             return {}[answers[0][0]], answers
 
+        async def part(self, q):
+            answer = await self.aask(q)
+            text = f"{answer}!"
+            return int(text)
+
+        async def parts(self, *questions):
+            return await asyncio.gather(*(self.part(q) for q in questions))
+
+        async def nested(self, q):
+            return await self.part(q)
+
+        def stubborn(self, q):
+            answer = self.ask(q)
+            try:
+                answer += 1
+                answer += 1
+            except Exception:
+                print("WENT ON")
+            return {}[answer]
+
         def forgiving(self, q):
             try:
                 return self.ask(q)
@@ -315,3 +335,40 @@ def test_output_that_cannot_be_encoded_degrades_to_ascii(tmp_path: Path, app: An
     assert b"--- Welcome to the Clearstone Time-Travel Debugger ---" in run.stdout, run.stderr
     assert b"--- Replay Failed: ZeroDivisionError ---" in run.stdout
     assert b"\\u2728" in run.stdout
+
+
+def test_a_breakpoint_in_a_task_stops_there_and_changes_nothing(app: Any, session: Session) -> None:
+    checkpoint = failed(lambda: asyncio.run(app.Agent().parts("a", "b")))
+    line = 1 + textwrap.dedent(AGENT).splitlines().index('        text = f"{answer}!"')
+    error, out = session(ReplayEngine(checkpoint), f"b {line}", "c", "p answer", "w", "c", "c", "q")
+    assert isinstance(error, ValueError)
+    assert ("part") in {function for _, function in stops(out)}
+    assert "(Pdb) 1" in out
+
+
+@pytest.mark.parametrize("method", ["nested", "parts"])
+def test_the_post_mortem_of_a_coroutine_stands_on_the_raising_line_with_its_locals(
+    app: Any, session: Session, method: str
+) -> None:
+    checkpoint = failed(lambda: asyncio.run(getattr(app.Agent(), method)("a")))
+    error, out = session(ReplayEngine(checkpoint), "c", "p text", "q")
+    assert isinstance(error, ValueError)
+    assert "-> return int(text)" in out
+    assert "'1!'" in out
+
+
+def test_quitting_is_not_swallowed_by_the_agent(app: Any, session: Session) -> None:
+    result, out = session(ReplayEngine(failed(lambda: app.Agent().stubborn("a"))), "n", "n", "n", "q")
+    assert result is None
+    assert "WENT ON" not in out
+
+
+def test_restarting_is_answered_with_a_sentence(app: Any, session: Session) -> None:
+    _, out = session(ReplayEngine(failed(lambda: app.Agent().run("a", "b"))), "restart", "q")
+    assert "replays one call" in out
+
+
+def test_a_session_leaves_the_earlier_trace_function_in_place(app: Any, session: Session) -> None:
+    before = sys.gettrace()
+    session(ReplayEngine(failed(lambda: app.Agent().run("a", "b"))), "c", "q")
+    assert sys.gettrace() is before

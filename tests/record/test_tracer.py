@@ -308,3 +308,29 @@ def test_a_failure_is_not_held_up_by_a_database_that_another_process_locks(tmp_p
         other.rollback()
         other.close()
     assert provider.shutdown()
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
+def test_children_of_multiprocessing_store_their_spans(tmp_path: Path, method: str) -> None:
+    run_script(
+        tmp_path,
+        f"""
+        import multiprocessing, warnings
+        warnings.simplefilter("ignore")
+        from clearstone import traced
+        @traced
+        def work(who):
+            return who
+        def many():
+            for i in range(50):
+                work(i)
+        if __name__ == "__main__":
+            work("parent")
+            child = multiprocessing.get_context({method!r}).Process(target=many)
+            child.start()
+            child.join()
+        """,
+    )
+    provider = TracerProvider(tmp_path / "home" / "traces.db")
+    assert len(provider.trace_store.traces()) == 51
+    provider.shutdown()

@@ -16,6 +16,7 @@ import contextlib
 import contextvars
 import itertools
 import os
+import sys
 import threading
 import weakref
 from collections import deque
@@ -125,6 +126,7 @@ class Writer:
                 if self._thread is None:
                     self._thread = threading.Thread(target=self._loop, name="clearstone-writer", daemon=True)
                     _running.add(self)
+                    _close_at_the_end_of_a_pool_worker()
                     contextvars.Context().run(self._thread.start)  # the writer belongs to no span
 
     def _loop(self) -> None:
@@ -204,6 +206,14 @@ def _close_all() -> None:
         if not writer.close(EXIT_SECONDS):
             problem = StoreError(f"the store did not take them in {EXIT_SECONDS:g} s")
             faults.report(f"storing {len(writer.waiting())} span(s)", problem)
+
+
+def _close_at_the_end_of_a_pool_worker() -> None:
+    """A child of `multiprocessing` leaves through `os._exit`, past atexit; it runs these finalizers before."""
+    util = sys.modules.get("multiprocessing.util")
+    process = sys.modules.get("multiprocessing.process")
+    if util is not None and process is not None and process.parent_process() is not None:
+        util.Finalize(None, _close_all, exitpriority=0)
 
 
 def _each_writer(do: Callable[[Writer], None]) -> None:
