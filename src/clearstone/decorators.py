@@ -137,15 +137,9 @@ def traced(
         The decorated callable.
 
     Raises:
-        ConfigurationError: `replay` is neither word, or what is decorated is not callable.
+        ConfigurationError: an option is of another kind, or what is decorated is not callable.
     """
-    if replay not in {None, "serve", "run"}:
-        raise ConfigurationError(f"replay={replay!r} is neither 'serve' nor 'run'")
-    for option, value in (("span_type", span_type), ("name", name)):
-        if value is not None and not isinstance(value, str):
-            raise ConfigurationError(f"{option}={value!r} is no text; write it as {option}={str(value)!r}")
-    if isinstance(function, str):
-        raise ConfigurationError(f"@traced({function!r}) lacks a name; write @traced(span_type={function!r})")
+    _check_options(function, span_type, name, replay)
 
     def decorate(wrapped: Any) -> TracedFunction:
         known = _site_of(wrapped)
@@ -188,6 +182,16 @@ def checkpointable(target: Any = None, /) -> Any:
     if target is None:
         return checkpointable
     return _bounded_class(target) if isinstance(target, type) else _bounded(target)
+
+
+def _check_options(function: Any, span_type: Any, name: Any, replay: Any) -> None:
+    if isinstance(function, str):
+        raise ConfigurationError(f"@traced({function!r}) lacks a name; write @traced(span_type={function!r})")
+    if replay not in {None, "serve", "run"}:
+        raise ConfigurationError(f"replay={replay!r} is neither 'serve' nor 'run'")
+    for option, value in (("span_type", span_type), ("name", name)):
+        if value is not None and not isinstance(value, str):
+            raise ConfigurationError(f"{option}={value!r} is no text; write it as {option}={str(value)!r}")
 
 
 # --- making wrappers -------------------------------------------------------------------------------------------------

@@ -200,22 +200,26 @@ def _stream(
         try:
             step, given = stream.send, (yield chunk)
         except GeneratorExit:
-            _close(call, stream)
-            raise
+            value = _close(call, stream)
+            if value is None:
+                raise
+            return value
         except BaseException as error:
             step, given = stream.throw, error
 
 
-def _close(call: runs.OpenCall, stream: Any) -> None:
+def _close(call: runs.OpenCall, stream: Any) -> Any:
+    """Close the user's generator; from Python 3.13 on `close` returns what the generator returned."""
     token = call.enter()
     try:
-        stream.close()
+        value = stream.close()
     except BaseException as error:
         call.leave(token)
         call.raised(error)
         raise
     call.leave(token)
     call.closed()
+    return value
 
 
 async def _async_stream(

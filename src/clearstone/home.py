@@ -41,7 +41,9 @@ def ensure_home() -> Path:
         OSError: it cannot be created.
     """
     folder = home()
-    if not folder.exists():  # a folder the user had before is theirs, .gitignore included
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        (folder / ".gitignore").write_text("*\n", encoding="utf-8")
+    ours = folder.name == ".clearstone" or not folder.exists()  # any other folder that was there is the user's
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    ignore = folder / ".gitignore"
+    if ours and not ignore.exists():
+        ignore.write_text("*\n", encoding="utf-8")
     return folder

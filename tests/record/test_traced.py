@@ -459,3 +459,23 @@ def test_bound_and_unbound_methods_are_pickled_and_copied_as_methods_are() -> No
 def test_a_decorator_that_is_written_wrongly_says_how_to_write_it(decorate: Callable[[], Any], says: str) -> None:
     with pytest.raises(ConfigurationError, match=says):
         decorate()
+
+
+def test_closing_a_generator_gives_what_closing_the_undecorated_one_gives(spans: Record) -> None:
+    def resilient() -> Generator[int, None, int]:
+        try:
+            yield 1
+        except GeneratorExit:
+            return 42
+        return 0
+
+    given: list[Any] = []
+
+    def work() -> None:
+        streams: list[Any] = [resilient(), traced(resilient)()]
+        for stream in streams:
+            next(stream)
+            given.append(stream.close())
+
+    spans(work)
+    assert given[0] == given[1]

@@ -1,7 +1,6 @@
 """Spans written by hand, and the provider that keeps them."""
 
 import asyncio
-import contextlib
 import os
 import sqlite3
 import subprocess
@@ -265,13 +264,31 @@ def test_a_default_provider_that_cannot_be_made_is_said_once_and_calls_pass(
     assert capsys.readouterr().err.count("clearstone:") == 1
 
 
-@pytest.mark.parametrize("content", [b"not a database, just some text that is long enough", b""])
-def test_a_provider_refuses_a_file_that_is_no_trace_database(tmp_path: Path, content: bytes) -> None:
+def test_a_provider_refuses_a_file_that_is_no_trace_database(tmp_path: Path) -> None:
     path = tmp_path / "some.txt"
-    path.write_bytes(content)
-    with contextlib.nullcontext() if not content else pytest.raises(StoreError, match=r"some\.txt"):
-        TracerProvider(path).shutdown()
-    assert content == b"" or path.read_bytes() == content
+    path.write_bytes(content := b"not a database, just some text that is long enough")
+    with pytest.raises(StoreError, match=r"some\.txt"):
+        TracerProvider(path)
+    assert path.read_bytes() == content
+
+
+def test_an_empty_file_becomes_a_trace_database(tmp_path: Path) -> None:
+    (tmp_path / "t.db").touch()
+    provider = TracerProvider(tmp_path / "t.db")
+    with provider.get_tracer().span("work") as span:
+        pass
+    assert provider.shutdown()
+    assert len(provider.trace_store.get_trace(span.trace_id)) == 1
+    provider.shutdown()
+
+
+@pytest.mark.parametrize(("folder", "ours"), [(".clearstone", True), ("mine", False)])
+def test_a_folder_the_user_had_gets_no_gitignore_but_our_own_always_has_one(
+    tmp_path: Path, folder: str, ours: bool
+) -> None:
+    (tmp_path / folder).mkdir()
+    configure(home=tmp_path / folder)
+    assert (tmp_path / folder / ".gitignore").exists() == ours
 
 
 def test_a_pools_worker_does_not_keep_the_span_it_was_started_in(provider: TracerProvider) -> None:

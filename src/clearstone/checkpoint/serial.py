@@ -38,12 +38,16 @@ def pack(checkpoint: Checkpoint) -> tuple[dict[str, Any], dict[str, bytes]]:
         "metadata": checkpoint.metadata,
         "occurrences": checkpoint.occurrences,
         "state": _state_header(checkpoint.state),
-        "state_at_failure": None,
-        "agent_class": None,
-        "call": None,
-        "failure": None,
         "spans": len(checkpoint.trace),
+        **_optional(checkpoint, sections),
     }
+    _put_trace(sections, checkpoint.trace)
+    return header, sections
+
+
+def _optional(checkpoint: Checkpoint, sections: dict[str, bytes]) -> dict[str, Any]:
+    """Return the parts of a header that not every checkpoint has, and put their bytes into `sections`."""
+    header: dict[str, Any] = {"state_at_failure": None, "agent_class": None, "call": None, "failure": None}
     if checkpoint.agent_class is not None:
         header["agent_class"] = _put(sections, "agent_class", checkpoint.agent_class)
     if checkpoint.state_at_failure is not None:
@@ -56,8 +60,7 @@ def pack(checkpoint: Checkpoint) -> tuple[dict[str, Any], dict[str, bytes]]:
         header["failure"] = _failure_header(checkpoint.failure, sections)
     if checkpoint.random_state is not None:
         sections["random"] = json.dumps(checkpoint.random_state).encode()
-    _put_trace(sections, checkpoint.trace)
-    return header, sections
+    return header
 
 
 def unpack(header: Mapping[str, Any], sections: Mapping[str, bytes]) -> Checkpoint:

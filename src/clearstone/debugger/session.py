@@ -11,7 +11,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import contextvars
-import difflib
 import inspect
 import threading
 from dataclasses import dataclass
@@ -28,6 +27,7 @@ from clearstone.replay import mocks, outcomes
 from clearstone.replay.determinism import staged
 from clearstone.replay.engine import Replay
 from clearstone.replay.match import InferredBook
+from clearstone.replay.nearest import nearest
 from clearstone.replay.source import Code, Source
 from clearstone.span import Trace
 
@@ -326,10 +326,8 @@ def _first_code(function: Any) -> Any:
 def _no_such_method(agent: Any, name: str) -> str:
     cls = type(agent)
     names = [each for each in dir(cls) if not each.startswith("_") and callable(getattr(cls, each, None))]
-    near = difflib.get_close_matches(name, names, n=1)
-    hint = f"the nearest is {near[0]!r}" if near else f"it has {', '.join(names) or 'none'}"
     module = "__main__" if cls.__module__ in payload.MAIN_NAMES else cls.__module__
-    return f"{module}.{cls.__qualname__} has no method {name!r}; {hint}"
+    return f"{module}.{cls.__qualname__} has no method {name!r}; {nearest(name, names)}"
 
 
 async def _collected(stream: Any) -> list[Any]:

@@ -70,7 +70,7 @@ class TracerProvider:
         """Flush at once and end the writer's thread. May be called twice; spans that end later are still stored.
 
         Args:
-            timeout: at most so many seconds.
+            timeout: it gives up after so many seconds in which the store took nothing.
 
         Returns:
             Whether everything is stored; if not, that is also said on standard error.

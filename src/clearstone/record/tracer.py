@@ -198,8 +198,12 @@ class LiveSpan:
     @property
     def in_boundary(self) -> bool:
         """Whether this span, or one above it, is a boundary that has not ended (a thread may outlive it)."""
-        mine = self.site is not None and self.site.boundary and self.end_ns is None
-        return mine or (self.parent is not None and self.parent.in_boundary)
+        span: run.OpenSpan | None = self
+        while isinstance(span, LiveSpan):  # a loop: a deep chain of calls would meet the recursion limit here
+            if span.site is not None and span.site.boundary and span.end_ns is None:
+                return True
+            span = span.parent
+        return False
 
     @property
     def recording(self) -> run.Run:

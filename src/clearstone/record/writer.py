@@ -92,7 +92,7 @@ class Writer:
         """Flush and end the thread; may be called again.
 
         Args:
-            timeout: at most so many seconds.
+            timeout: it gives up after so many seconds in which the store took nothing.
 
         Returns:
             Whether everything is stored.

@@ -2,7 +2,7 @@
 
 Invariant: the first refusal is latched. User code may swallow it (``except Exception``, a retry loop, `map`, `gather`
 with ``return_exceptions``, a generator that turns StopIteration into RuntimeError): no later call is served, and
-`verdict` ends the replay with it.
+whoever drives the replay ends it with `refusal`.
 """
 
 from __future__ import annotations

@@ -11,7 +11,6 @@ that is not the running one), and `notes` says so.
 from __future__ import annotations
 
 import contextlib
-import difflib
 import importlib
 import importlib.util
 import inspect
@@ -23,6 +22,7 @@ from clearstone import run
 from clearstone.codec import payload
 from clearstone.codec.payload import MAIN_ALIAS, MAIN_NAMES, main_file
 from clearstone.errors import ReplayError, TargetError
+from clearstone.replay.nearest import nearest
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -240,8 +240,6 @@ def _importing_line() -> str:
 
 def _missing(owner: Any, name: str, what: str) -> str:
     names = [each for each in dir(owner) if not each.startswith("_")]
-    near = difflib.get_close_matches(name, names, n=1)
     place = getattr(owner, "__name__", "its module")
     place = "the script" if place in MAIN_NAMES else place
-    hint = f"the nearest is {near[0]!r}" if near else f"it has {', '.join(names[:6]) or 'nothing'}"
-    return f"{what} is not there today: {place} has no {name!r}; {hint}"
+    return f"{what} is not there today: {place} has no {name!r}; {nearest(name, names)}"

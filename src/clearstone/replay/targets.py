@@ -23,6 +23,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from clearstone.errors import TargetError
+from clearstone.replay.nearest import nearest
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -165,10 +166,8 @@ def _classes_with(module: ModuleType, method: str) -> list[type]:
 
 def _not_there(owner: Any, name: str, path: str) -> TargetError:
     names = [each for each in dir(owner) if not each.startswith("__")]
-    near = difflib.get_close_matches(name, names, n=1)
     where = getattr(owner, "__name__", repr(owner))
-    hint = f"the nearest is {near[0]!r}" if near else f"it has {', '.join(names[:8]) or 'nothing'}"
-    return TargetError(f"the mock target {path!r} does not exist: {where} has no {name!r}; {hint}")
+    return TargetError(f"the mock target {path!r} does not exist: {where} has no {name!r}; {nearest(name, names)}")
 
 
 # --- stand-ins -------------------------------------------------------------------------------------------------------

@@ -31,7 +31,7 @@ class TraceSummary:
         end_ns: when the last span ended.
         spans: how many spans are stored.
         open_spans: how many of them have not ended.
-        status: ``ERROR`` if the first span has that status, else the first span's.
+        status: the first span's.
     """
 
     trace_id: str
