@@ -107,10 +107,16 @@ class Payload:
         codec: how `data` was written. ``"stand-in"`` means that the value could not be serialised; `data` then
             describes it as JSON (type, repr, reason).
         data: the bytes.
+        buffers: large buffers of it (of arrays, mostly) that pickle protocol 5 left out of `data`, in order (PEP 574).
+        redacted: whether secrets in it were replaced before it was recorded.
+        name: the keyed BLAKE2b of its bytes under the key of the machine that stored it; empty before that.
     """
 
     codec: Codec
     data: bytes = field(repr=False)
+    buffers: tuple[bytes, ...] = field(default=(), repr=False)
+    redacted: bool = False
+    name: bytes = field(default=b"", repr=False, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,6 +156,7 @@ class Outcome:
         failure: the exception, also the one that ended a stream.
         chunks: the items of a stream.
         complete: False for a stream its consumer closed before the end.
+        effects: what the call did to the object it was bound to (see `clearstone.record.effects`).
     """
 
     kind: OutcomeKind
@@ -157,6 +164,7 @@ class Outcome:
     failure: Failure | None = None
     chunks: tuple[Chunk, ...] = ()
     complete: bool = True
+    effects: Payload | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,7 +181,8 @@ class Span:
     """One recorded call, OpenTelemetry-shaped. `end_ns` is None while it is open or when it was interrupted.
 
     Times are nanoseconds since the epoch. `observed_ns` is when this value was taken of an open span. `order` counts
-    span starts within one process and breaks ties of the clock.
+    span starts within one process and breaks ties of the clock. `instance` names the object a method was called on
+    (``module:Class#3``, the third object of that process). `interrupted` says that the process died before the end.
     """
 
     trace_id: str
@@ -195,6 +204,8 @@ class Span:
     events: tuple[Event, ...] = ()
     input: Payload | None = field(default=None, repr=False)
     outcome: Outcome | None = field(default=None, repr=False)
+    instance: str = ""
+    interrupted: bool = False
 
     @property
     def is_open(self) -> bool:

@@ -9,8 +9,8 @@ Invariant: driver errors never escape: every method raises `StoreError` (or what
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from clearstone.errors import TraceNotFoundError
 
@@ -18,6 +18,113 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from clearstone.span import Span, Status, Trace
+
+
+class RawPayload(NamedTuple):
+    """A serialised value on its way to the store.
+
+    Args:
+        form: `PICKLE`, `CLOUDPICKLE` or `STAND_IN`, plus the flags `BUFFERS`, `REDACTED` and `BLOB`.
+        data: the bytes; with `BUFFERS` packed as `clearstone.codec.buffers` says; with `BLOB` the name of a blob file.
+    """
+
+    form: int
+    data: bytes
+
+
+PICKLE, CLOUDPICKLE, STAND_IN = 0, 1, 2
+BUFFERS, REDACTED, BLOB = 0x10, 0x20, 0x40
+CODEC_MASK = 0x0F
+
+
+class SiteRow(NamedTuple):
+    """What the spans of one site share."""
+
+    key: str
+    name: str
+    span_type: str
+    replay: str
+    kind: str
+    tracer_name: str
+    tracer_version: str
+
+
+class ProcessRow(NamedTuple):
+    """A process that recorded. `token` is unique among all processes of all machines; the rest is for people."""
+
+    token: str
+    pid: int
+    host: str
+    boot_id: str
+    started_ns: int
+
+
+class SpanRow(NamedTuple):
+    """One span as a row; `end_ns` is None while it is open. Text of JSON columns is None where there is nothing."""
+
+    span_id: int  # the 8 bytes as a signed integer
+    trace_id: bytes  # 16
+    parent_id: int | None
+    site: int  # index into `Batch.sites`
+    top: bool  # no span of this process is above it
+    start_ns: int
+    start_order: int
+    instance: str | None  # the object a method was called on: "module:Class#number"
+    end_ns: int | None
+    status: str
+    status_text: str
+    outcome: str | None
+    complete: bool
+    attributes: str | None  # JSON object
+    events: str | None  # JSON array of {name, at_ns, attributes}
+    error_type: str | None
+    error_message: str | None
+    error_traceback: str | None
+    error_raised_at: str | None
+    input: RawPayload | None
+    output: RawPayload | None
+    error: RawPayload | None
+    effects: RawPayload | None  # what the call did to `self`
+
+
+class EndRow(NamedTuple):
+    """The end of a span whose start was in an earlier batch."""
+
+    span_id: int
+    end_ns: int
+    status: str
+    status_text: str
+    outcome: str | None
+    complete: bool
+    attributes: str | None
+    events: str | None
+    error_type: str | None
+    error_message: str | None
+    error_traceback: str | None
+    error_raised_at: str | None
+    output: RawPayload | None
+    error: RawPayload | None
+    effects: RawPayload | None
+
+
+class ChunkRow(NamedTuple):
+    """One item of a stream."""
+
+    span_id: int
+    number: int
+    at_ns: int
+    value: RawPayload
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """What one process has to store: the order among the lists is spans, ends, chunks."""
+
+    process: ProcessRow
+    sites: Sequence[SiteRow]
+    spans: Sequence[SpanRow] = ()
+    ends: Sequence[EndRow] = ()
+    chunks: Sequence[ChunkRow] = field(default=())
 
 
 @dataclass(frozen=True, slots=True)
