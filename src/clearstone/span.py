@@ -25,6 +25,13 @@ ReplayMode = Literal["serve", "run"]
 Codec = Literal["pickle", "cloudpickle", "stand-in"]
 OutcomeKind = Literal["returned", "raised", "streamed"]
 
+PICKLE, CLOUDPICKLE, STAND_IN = 0, 1, 2
+BUFFERS, REDACTED, BLOB = 0x10, 0x20, 0x40
+CODEC_MASK = 0x0F
+"""The form of a payload in journals and databases, one byte: a codec, and flags."""
+
+CODECS: tuple[Codec, ...] = ("pickle", "cloudpickle", "stand-in")
+
 STRUCTURAL_TYPES = frozenset({"", "agent", "chain", "workflow", "task", "step", "function"})
 """Span types that run again in a replay. Every other type is an outside call, served from the record."""
 
@@ -84,6 +91,7 @@ class Site:
         replay: ``"serve"`` (answer from the record) or ``"run"`` (execute again).
         boundary: whether an exception leaving it saves a checkpoint.
         attributes: attributes every span of it starts with.
+        record_effects: whether what a call does to its mutable arguments is recorded too.
     """
 
     key: str
@@ -92,6 +100,7 @@ class Site:
     replay: ReplayMode = "run"
     boundary: bool = False
     attributes: tuple[tuple[str, Any], ...] = ()
+    record_effects: bool = False
 
     @property
     def target(self) -> str:

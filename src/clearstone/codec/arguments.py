@@ -23,6 +23,11 @@ def dump_arguments(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Payload:
     return payload.dump((tuple(map(described, args)), {name: described(value) for name, value in kwargs.items()}))
 
 
+def encode_arguments(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[int, bytes]:
+    """Serialise ``(args, kwargs)`` as `dump_arguments` does, as a form and bytes."""
+    return payload.to_raw(dump_arguments(args, kwargs))
+
+
 def load_arguments(given: Payload) -> tuple[tuple[Any, ...], dict[str, Any]]:
     """Return fresh arguments of a call that is to be made again.
 

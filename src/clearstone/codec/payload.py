@@ -28,19 +28,82 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
+from clearstone.codec.buffers import pack, unpack
 from clearstone.errors import UnservableOutcome
-from clearstone.span import Payload
+from clearstone.span import BUFFERS, CODEC_MASK, CODECS, REDACTED, Payload
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
 MAIN_ALIAS = "__clearstone_main__"
 """The name under which a replay imports a script, so that its ``if __name__ == "__main__"`` block does not run."""
 
 MAIN_NAMES = frozenset({"__main__", "__mp_main__", MAIN_ALIAS})
-_MAIN_MARK = b"main__"  # all of them end so; a text that holds it is merely pickled the slower way
+_MAIN_MARKS = tuple((bytes((len(name),)), name.encode()) for name in MAIN_NAMES)
+"""As a pickle writes them: a byte of length, then the name."""
 
 PROTOCOL = 5
+
+
+def encode(value: Any) -> tuple[int, bytes]:
+    """Serialise `value` as it is now, as a form and bytes: what `dump` does, for the recorder.
+
+    Returns:
+        The form (see `clearstone.span.CODEC_MASK`) and the bytes.
+    """
+    return to_raw(dump(value))
+
+
+def plain(value: Any) -> bytes:
+    """Serialise `value` with the C pickler alone: the way of most values, kept short for the recorder.
+
+    Whether the pickle names `__main__` (see `names_main`) is the caller's to find out.
+
+    Raises:
+        Exception: it does not pickle so, or has large buffers; `encode` takes it.
+    """
+    return pickle.dumps(value, PROTOCOL, buffer_callback=_refuse_buffer)
+
+
+def _refuse_buffer(_: pickle.PickleBuffer) -> None:
+    raise BufferError("out of band")
+
+
+def names_main(data: bytes) -> bool:
+    """Whether a pickle names something of `__main__`. (A text of eight characters that reads so does too.)
+
+    A search for one byte is thirty times faster than one for a word, and few bytes are followed by the rest.
+    """
+    for length, name in _MAIN_MARKS:
+        at = data.find(length)
+        while at >= 0:
+            if data.startswith(name, at + 1):
+                return True
+            at = data.find(length, at + 1)
+    return False
+
+
+def to_raw(payload: Payload) -> tuple[int, bytes]:
+    """Return a payload as a form and bytes."""
+    form = CODECS.index(payload.codec) | (REDACTED if payload.redacted else 0)
+    return (form | BUFFERS, pack(payload.data, payload.buffers)) if payload.buffers else (form, payload.data)
+
+
+def of_raw(form: int, data: bytes, name: bytes = b"") -> Payload:
+    """Return the payload that a form and bytes are.
+
+    Args:
+        form: see `clearstone.span.CODEC_MASK`; not `BLOB`, whose bytes are elsewhere.
+        data: the bytes.
+        name: its name, where it has one (see `clearstone.codec.keys`).
+
+    Raises:
+        ValueError: the bytes are not of that form.
+    """
+    buffers: tuple[bytes, ...] = ()
+    if form & BUFFERS:
+        data, buffers = unpack(data)
+    return Payload(CODECS[form & CODEC_MASK], data, buffers, bool(form & REDACTED), name)
 
 
 def dump(value: Any) -> Payload:
@@ -52,13 +115,13 @@ def dump(value: Any) -> Payload:
     Returns:
         The payload; of codec ``"stand-in"`` where neither pickle nor cloudpickle takes the value.
     """
+    buffers: list[pickle.PickleBuffer] = []
     try:
-        data = pickle.dumps(value, PROTOCOL)
+        data = pickle.dumps(value, PROTOCOL, buffer_callback=buffers.append)
+        if not names_main(data):
+            return Payload("pickle", data, tuple(bytes(each.raw()) for each in buffers))
     except Exception:  # noqa: S110 - not lost: cloudpickle is asked next, and its refusal is what gets recorded
         pass
-    else:
-        if _MAIN_MARK not in data:
-            return Payload("pickle", data)
     try:
         return Payload("cloudpickle", dump_by_value(value))
     except Exception as error:
@@ -138,7 +201,7 @@ def load(payload: Payload) -> Any:
             f"{told['reason']}. Return plain data from the recorded call, or let it run again with replay='run'."
         )
     try:
-        return load_bytes(payload.data)
+        return load_bytes(payload.data, payload.buffers)
     except Exception as error:
         raise UnservableOutcome(
             f"a recorded value does not load today: {type(error).__name__}: {error}. "
@@ -146,9 +209,14 @@ def load(payload: Payload) -> Any:
         ) from error
 
 
-def load_bytes(data: bytes) -> Any:
-    """Unpickle `data`. This can execute code: only for bytes this machine wrote."""
-    return pickle.loads(data)
+def load_bytes(data: bytes, buffers: Sequence[bytes] = ()) -> Any:
+    """Unpickle `data`. This can execute code: only for bytes this machine wrote.
+
+    Args:
+        data: a pickle.
+        buffers: what it left out, in order; the loaded value gets copies that can be written to.
+    """
+    return pickle.loads(data, buffers=[bytearray(each) for each in buffers]) if buffers else pickle.loads(data)
 
 
 # --- definitions of __main__ -----------------------------------------------------------------------------------------

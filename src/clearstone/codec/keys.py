@@ -1,0 +1,154 @@
+"""The machine's key, and the names it gives to payloads.
+
+Idea: every recorded payload is named by a keyed BLAKE2b of its bytes. The name is two things at once: a content
+address (equal payloads have equal names, so a repeated one is stored once), and a proof of origin (nobody without the
+key can make a payload that bears its name).
+
+The key is 32 random bytes in the user's configuration folder, ``$XDG_CONFIG_HOME/clearstone/key`` (by default
+``~/.config``, as the XDG base directory specification says), readable by its owner alone; or whatever text
+``CLEARSTONE_KEY`` holds. Where no key can be kept, payloads are named without one, which is said once: such a name is an
+address and proves nothing.
+
+Refused: a signature beside a plain hash (two digests for every payload, and the hash alone would tell whoever reads a
+database whether it holds a text they guess).
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import hmac
+import os
+import secrets
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from clearstone import notice
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+NAME_SIZE = 16
+"""Bytes of a name."""
+
+KEY_SIZE = 32
+UNDER_GIL = 2047
+"""`hashlib` lets other threads run while it hashes more than this at once; a busy program would then hold up the writer
+for five milliseconds a payload."""
+
+
+class Key:
+    """A key that names payloads.
+
+    Args:
+        secret: 32 bytes; empty for none.
+    """
+
+    def __init__(self, secret: bytes) -> None:
+        self.secret = secret
+        purpose = b"payload" if secret else b"unsigned"
+        self._begun: list[Callable[[], hashlib._Hash]] = [
+            self._after(form, purpose).copy for form in range(256)
+        ]  # the form is hashed first: a stand-in must not pass for a pickle
+
+    def _after(self, form: int, purpose: bytes) -> hashlib._Hash:
+        digest = hashlib.blake2b(digest_size=NAME_SIZE, key=self.secret, person=purpose)
+        digest.update(bytes((form,)))
+        return digest
+
+    def name(self, form: int, data: bytes) -> bytes:
+        """Return the name of a payload.
+
+        Args:
+            form: its form byte (see `clearstone.span.CODEC_MASK`).
+            data: its bytes.
+        """
+        digest = self._begun[form]()
+        if len(data) <= UNDER_GIL:
+            digest.update(data)
+        else:
+            view = memoryview(data)
+            for start in range(0, len(data), UNDER_GIL):
+                digest.update(view[start : start + UNDER_GIL])
+        return digest.digest()
+
+    def vouches(self, name: bytes, form: int, data: bytes) -> bool:
+        """Whether `name` proves that a holder of this key recorded the payload."""
+        return bool(self.secret) and hmac.compare_digest(self.name(form, data), name)
+
+
+def key_file() -> Path:
+    """Return where the machine's key is kept."""
+    folder = os.environ.get("XDG_CONFIG_HOME") or str(Path.home() / ".config")
+    return Path(folder) / "clearstone" / "key"
+
+
+def machine_key() -> Key:
+    """Return the key of this machine and user, made on first use.
+
+    Returns:
+        The key of ``CLEARSTONE_KEY``, else of the key file; one without a secret where no file can be kept.
+    """
+    given = os.environ.get("CLEARSTONE_KEY", "")
+    return _from_text(given) if given else _kept(key_file_or_none())
+
+
+def key_file_or_none() -> Path | None:
+    """Return `key_file`, or None for a user without a home folder."""
+    try:
+        return key_file()
+    except RuntimeError:
+        return None
+
+
+@functools.lru_cache(maxsize=8)
+def _from_text(text: str) -> Key:
+    return Key(hashlib.blake2b(text.encode("utf-8", "surrogateescape"), digest_size=KEY_SIZE).digest())
+
+
+@functools.lru_cache(maxsize=8)
+def _kept(path: Path | None) -> Key:
+    if path is None:
+        return _none("this user has no home folder")
+    try:
+        return Key(_read(path) or _make(path))
+    except (OSError, ValueError) as error:
+        return _none(f"the key file {path} cannot be used: {error}")
+
+
+def _none(why: str) -> Key:
+    notice.say(f"records are not signed ({why}); set CLEARSTONE_KEY, or XDG_CONFIG_HOME to a folder of yours")
+    return Key(b"")
+
+
+def _read(path: Path) -> bytes | None:
+    try:
+        text = path.read_text(encoding="ascii")
+    except FileNotFoundError:
+        return None
+    secret = bytes.fromhex(text.strip())
+    if len(secret) != KEY_SIZE:
+        raise ValueError(f"it holds {len(secret)} bytes, not {KEY_SIZE}; move it away to have another made")
+    return secret
+
+
+def _make(path: Path) -> bytes:
+    """Keep a new key, whole or not at all; where another process was faster, theirs is the key."""
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    beside = path.with_name(f".key.{os.getpid()}.{secrets.token_hex(4)}")
+    descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    try:
+        with os.fdopen(descriptor, "w", encoding="ascii") as file:
+            file.write(secrets.token_hex(KEY_SIZE) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+        try:
+            os.link(beside, path)  # unlike a rename it does not replace
+        except FileExistsError:
+            pass
+    finally:
+        beside.unlink()
+    made = _read(path)
+    if made is None:
+        raise OSError(f"{path} vanished")
+    return made
