@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from typing import BinaryIO
 
 MAGIC = b"CLRSTONE"
-FORMAT = (1, 0)
+FORMAT = (2, 0)
 _FIELDS = struct.Struct("<8sHHI")
 _PREFIX = struct.Struct(f"{_FIELDS.format}32s")
 

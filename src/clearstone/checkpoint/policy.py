@@ -30,8 +30,7 @@ from clearstone.errors import CheckpointError
 
 if TYPE_CHECKING:
     from clearstone.checkpoint.model import Checkpoint
-    from clearstone.run import BoundCall
-    from clearstone.span import Failure, Payload, Span, Trace
+    from clearstone.span import Failure, Payload, Site, Span, Trace
 
 KEPT_PER_FAILURE = 20
 """Of identical failures (same type, same raising line) the newest so many files are kept."""
@@ -58,20 +57,19 @@ class Entry:
     problem: str = ""
 
 
-def at_entry(call: BoundCall, taken_ns: int) -> Entry:
-    """Take the state of the agent that `call` is bound to. Never raises for its sake."""
-    agent, site = (None, _on_class(call)) if isinstance(call.instance, type) else (call.instance, call.site.key)
+def at_entry(site: Site, instance: Any, taken_ns: int) -> Entry:
+    """Take the state of the agent that a call of `site` is bound to. Never raises for its sake."""
+    agent, key = (None, _on_class(site, instance)) if isinstance(instance, type) else (instance, site.key)
     try:
         taken = _take(agent) if agent is not None else state.NO_STATE
     except (Exception, SystemExit) as error:
-        return Entry(agent, site, state.NO_STATE, taken_ns, random.getstate(), f"{type(error).__name__}: {error}")
-    return Entry(agent, site, taken, taken_ns, random.getstate())
+        return Entry(agent, key, state.NO_STATE, taken_ns, random.getstate(), f"{type(error).__name__}: {error}")
+    return Entry(agent, key, taken, taken_ns, random.getstate())
 
 
-def _on_class(call: BoundCall) -> str:
-    cls: type = call.instance
-    module = call.site.key.partition(":")[0] if cls.__module__ in MAIN_NAMES else cls.__module__
-    return f"{module}:{cls.__qualname__}.{call.site.key.rpartition('.')[2]}"
+def _on_class(site: Site, cls: type) -> str:
+    module = site.key.partition(":")[0] if cls.__module__ in MAIN_NAMES else cls.__module__
+    return f"{module}:{cls.__qualname__}.{site.key.rpartition('.')[2]}"
 
 
 def _take(agent: Any) -> state.AgentState:

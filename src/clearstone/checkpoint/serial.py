@@ -7,14 +7,17 @@ import json
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+from clearstone.checkpoint import spans
 from clearstone.checkpoint.environment import Environment
 from clearstone.checkpoint.model import Checkpoint, FailedCall
 from clearstone.checkpoint.state import AgentState, MissingMember
-from clearstone.span import Failure, Payload, Trace
-from clearstone.store import rows
+from clearstone.codec import payload
+from clearstone.span import Failure
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    from clearstone.span import Payload
 
 
 def pack(checkpoint: Checkpoint) -> tuple[dict[str, Any], dict[str, bytes]]:
@@ -23,7 +26,7 @@ def pack(checkpoint: Checkpoint) -> tuple[dict[str, Any], dict[str, bytes]]:
     Raises:
         TypeError: `metadata` holds something that is not JSON.
     """
-    sections = {"state": checkpoint.state.payload.data}
+    sections: dict[str, bytes] = {}
     header = {
         "checkpoint_id": checkpoint.checkpoint_id,
         "trace_id": checkpoint.trace.trace_id,
@@ -37,11 +40,11 @@ def pack(checkpoint: Checkpoint) -> tuple[dict[str, Any], dict[str, bytes]]:
         "environment": asdict(checkpoint.environment),
         "metadata": checkpoint.metadata,
         "occurrences": checkpoint.occurrences,
-        "state": _state_header(checkpoint.state),
+        "state": _put_state(sections, "state", checkpoint.state),
         "spans": len(checkpoint.trace),
         **_optional(checkpoint, sections),
     }
-    _put_trace(sections, checkpoint.trace)
+    sections["trace"], sections["payloads"] = spans.pack(checkpoint.trace)
     return header, sections
 
 
@@ -51,11 +54,10 @@ def _optional(checkpoint: Checkpoint, sections: dict[str, bytes]) -> dict[str, A
     if checkpoint.agent_class is not None:
         header["agent_class"] = _put(sections, "agent_class", checkpoint.agent_class)
     if checkpoint.state_at_failure is not None:
-        header["state_at_failure"] = _state_header(checkpoint.state_at_failure)
-        sections["state_at_failure"] = checkpoint.state_at_failure.payload.data
+        header["state_at_failure"] = _put_state(sections, "state_at_failure", checkpoint.state_at_failure)
     if checkpoint.call is not None:
         call = checkpoint.call
-        header["call"] = {"site": call.site, "method": call.method, "codec": _put(sections, "call", call.input)}
+        header["call"] = {"site": call.site, "method": call.method, "payload": _put(sections, "call", call.input)}
     if checkpoint.failure is not None:
         header["failure"] = _failure_header(checkpoint.failure, sections)
     if checkpoint.random_state is not None:
@@ -72,14 +74,14 @@ def unpack(header: Mapping[str, Any], sections: Mapping[str, bytes]) -> Checkpoi
     at_failure = header["state_at_failure"]
     return Checkpoint(
         checkpoint_id=header["checkpoint_id"],
-        trace=_trace(header["trace_id"], sections),
+        trace=spans.unpack(header["trace_id"], sections["trace"], sections["payloads"]),
         span_id=header["span_id"],
         timestamp=dt.datetime.fromisoformat(header["timestamp"]),
         created_ns=header["created_ns"],
         version=header["version"],
         agent_class_name=header["agent_class_name"],
         agent_module=header["agent_module"],
-        agent_class=Payload(header["agent_class"], sections["agent_class"]) if header["agent_class"] else None,
+        agent_class=_optional_payload(header["agent_class"], sections.get("agent_class")),
         state=_state(header["state"], sections["state"]),
         environment=_environment(header["environment"]),
         metadata=header["metadata"],
@@ -91,22 +93,27 @@ def unpack(header: Mapping[str, Any], sections: Mapping[str, bytes]) -> Checkpoi
     )
 
 
-def _put(sections: dict[str, bytes], name: str, payload: Payload) -> str:
-    sections[name] = payload.data
-    return payload.codec
+def _put(sections: dict[str, bytes], name: str, given: Payload) -> int:
+    """Put a payload's bytes into a section; return its form (see `clearstone.span.CODEC_MASK`)."""
+    form, sections[name] = payload.to_raw(given)
+    return form
 
 
-def _state_header(state: AgentState) -> dict[str, Any]:
+def _optional_payload(form: int | None, data: bytes | None) -> Payload | None:
+    return payload.of_raw(form, data) if form is not None and data is not None else None
+
+
+def _put_state(sections: dict[str, bytes], name: str, state: AgentState) -> dict[str, Any]:
     return {
         "form": state.form,
-        "codec": state.payload.codec,
+        "payload": _put(sections, name, state.payload),
         "missing": [asdict(member) for member in state.missing],
     }
 
 
 def _state(header: Mapping[str, Any], data: bytes) -> AgentState:
     missing = tuple(MissingMember(**member) for member in header["missing"])
-    return AgentState(Payload(header["codec"], data), header["form"], missing)
+    return AgentState(payload.of_raw(header["payload"], data), header["form"], missing)
 
 
 def _environment(header: Mapping[str, Any]) -> Environment:
@@ -116,7 +123,7 @@ def _environment(header: Mapping[str, Any]) -> Environment:
 def _call(header: Mapping[str, Any] | None, sections: Mapping[str, bytes]) -> FailedCall | None:
     if header is None:
         return None
-    return FailedCall(header["site"], header["method"], Payload(header["codec"], sections["call"]))
+    return FailedCall(header["site"], header["method"], payload.of_raw(header["payload"], sections["call"]))
 
 
 def _failure_header(failure: Failure, sections: dict[str, bytes]) -> dict[str, Any]:
@@ -125,14 +132,14 @@ def _failure_header(failure: Failure, sections: dict[str, bytes]) -> dict[str, A
         "message": failure.message,
         "raised_at": failure.raised_at,
         "traceback": failure.traceback,
-        "codec": _put(sections, "failure", failure.value),
+        "payload": _put(sections, "failure", failure.value),
     }
 
 
 def _failure(header: Mapping[str, Any] | None, sections: Mapping[str, bytes]) -> Failure | None:
     if header is None:
         return None
-    value = Payload(header["codec"], sections["failure"])
+    value = payload.of_raw(header["payload"], sections["failure"])
     return Failure(header["type"], header["message"], header["traceback"], header["raised_at"], value)
 
 
@@ -141,21 +148,3 @@ def _random_state(sections: Mapping[str, bytes]) -> tuple[Any, ...] | None:
         return None
     version, words, gauss = json.loads(sections["random"])
     return version, tuple(words), gauss
-
-
-def _put_trace(sections: dict[str, bytes], trace: Trace) -> None:
-    index, blobs, offset = [], [], 0
-    for span in trace:
-        for *where, data in rows.payload_rows(span):
-            index.append([*where, offset, len(data)])
-            blobs.append(data)
-            offset += len(data)
-    table = {"spans": [rows.span_row(span) for span in trace], "observed": [s.observed_ns for s in trace]}
-    sections["trace"] = json.dumps({**table, "payloads": index}).encode()
-    sections["payloads"] = b"".join(blobs)
-
-
-def _trace(trace_id: str, sections: Mapping[str, bytes]) -> Trace:
-    table, blob = json.loads(sections["trace"]), sections["payloads"]
-    payloads = [(*where, blob[offset : offset + length]) for *where, offset, length in table["payloads"]]
-    return Trace(trace_id, tuple(rows.spans_of(table["spans"], payloads, table["observed"])))

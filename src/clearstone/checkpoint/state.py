@@ -140,7 +140,7 @@ def load_values(state: AgentState, agent: Any) -> dict[str, Any]:
     """
     try:
         with payload.restoring(lambda: agent):
-            values: dict[str, Any] = payload.load_bytes(state.payload.data)
+            values: dict[str, Any] = payload.load_bytes(state.payload.data, state.payload.buffers)
     except Exception as error:
         raise StateError(
             f"the saved state does not load: {type(error).__name__}: {error}. Restore the class or module it names, "

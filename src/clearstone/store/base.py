@@ -1,10 +1,13 @@
 """The interface of a trace store.
 
-Idea: a store takes spans as frozen values and gives them back equal. A span may be written twice, first open, then
-ended; the ended one wins whatever the order of arrival. Everything else (when to write, what is still open) is the
-recorder's business.
+Idea: a store takes rows (what a journal holds, batch by batch) and gives back spans. A span comes as one row when it
+started and ended in the same batch, else as a row without an end and an `EndRow` later. Everything else (when to write,
+what is still open) is the recorder's business.
 
-Invariant: driver errors never escape: every method raises `StoreError` (or what it documents) and nothing else.
+Invariant: applying a batch again changes nothing; that is what makes recovery after any death safe. Driver errors never
+escape: every method raises `StoreError` (or what it documents) and nothing else.
+
+Refused: spans as frozen values on the way in. Making them costs more than storing their rows.
 """
 
 from __future__ import annotations
@@ -24,17 +27,12 @@ class RawPayload(NamedTuple):
     """A serialised value on its way to the store.
 
     Args:
-        form: `PICKLE`, `CLOUDPICKLE` or `STAND_IN`, plus the flags `BUFFERS`, `REDACTED` and `BLOB`.
+        form: `span.PICKLE`, `CLOUDPICKLE` or `STAND_IN`, plus the flags `BUFFERS`, `REDACTED` and `BLOB`.
         data: the bytes; with `BUFFERS` packed as `clearstone.codec.buffers` says; with `BLOB` the name of a blob file.
     """
 
     form: int
     data: bytes
-
-
-PICKLE, CLOUDPICKLE, STAND_IN = 0, 1, 2
-BUFFERS, REDACTED, BLOB = 0x10, 0x20, 0x40
-CODEC_MASK = 0x0F
 
 
 class SiteRow(NamedTuple):
@@ -60,13 +58,16 @@ class ProcessRow(NamedTuple):
 
 
 class SpanRow(NamedTuple):
-    """One span as a row; `end_ns` is None while it is open. Text of JSON columns is None where there is nothing."""
+    """One span as a row; `end_ns` is None while it is open. Text of JSON columns is None where there is nothing.
+
+    The first part is known at its start, the second (from `end_ns` on) at its end.
+    """
 
     span_id: int  # the 8 bytes as a signed integer
     trace_id: bytes  # 16
     parent_id: int | None
     site: int  # index into `Batch.sites`
-    top: bool  # no span of this process is above it
+    top: int  # 1: no span of this process is above it
     start_ns: int
     start_order: int
     instance: str | None  # the object a method was called on: "module:Class#number"
@@ -103,8 +104,9 @@ class EndRow(NamedTuple):
     error_traceback: str | None
     error_raised_at: str | None
     output: RawPayload | None
-    error: RawPayload | None
-    effects: RawPayload | None
+    error: RawPayload | None = None
+    effects: RawPayload | None = None
+    input: RawPayload | None = None  # of a hand-written span, which may be given one after its start
 
 
 class ChunkRow(NamedTuple):
@@ -135,10 +137,11 @@ class TraceSummary:
         trace_id: its id.
         name: the name of the span that started first.
         start_ns: when that span started.
-        end_ns: when the last span ended.
+        end_ns: when the last span ended; None where one has no end.
         spans: how many spans are stored.
         open_spans: how many of them have not ended.
         status: the first span's.
+        interrupted: how many will never end: their process died.
     """
 
     trace_id: str
@@ -148,20 +151,50 @@ class TraceSummary:
     spans: int
     open_spans: int
     status: Status
+    interrupted: int = 0
 
 
 class TraceStore(Protocol):
     """Keeps spans by trace."""
 
-    def write(self, spans: Sequence[Span]) -> None:
-        """Store `spans`, all or none. An ended span replaces its open self, never the other way round.
+    def apply(self, batch: Batch) -> None:
+        """Store the rows of `batch`, all or none.
+
+        What is stored of a span that has ended stays. An end whose span is not known is dropped: nothing tells which
+        trace it belongs to.
 
         Args:
-            spans: in any order; at most the memory they take is needed.
+            batch: in the order the process recorded them.
 
         Raises:
             StoreError: nothing was stored.
-            UnstorableSpanError: nothing was stored, and trying again with the same spans is no use.
+            UnstorableSpanError: nothing was stored, and trying again with the same rows is no use.
+        """
+
+    def interrupt(self, token: str) -> int:
+        """Mark the open spans of a process as interrupted: it is dead.
+
+        Args:
+            token: the process's (see `ProcessRow`).
+
+        Returns:
+            How many were marked now.
+
+        Raises:
+            StoreError: they cannot be marked.
+        """
+
+    def tidy(self, seconds: float) -> bool:
+        """Do what can wait until nobody does: compress, mostly.
+
+        Args:
+            seconds: stop after about so many.
+
+        Returns:
+            Whether anything is left to do.
+
+        Raises:
+            StoreError: it cannot be done now.
         """
 
     def get_trace(self, trace_id: str) -> Trace:

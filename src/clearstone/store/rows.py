@@ -1,37 +1,174 @@
-"""Spans as rows of the schema, and rows as spans."""
+"""Rows of a store as spans, and spans as rows."""
 
 from __future__ import annotations
 
 import itertools
 import json
 import time
-from collections import defaultdict
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+from clearstone.codec import payload
 from clearstone.codec.payload import safe_repr
-from clearstone.span import Chunk, Event, Failure, Outcome, Payload, Span, SpanKind, Status, StatusCode
+from clearstone.span import Chunk, Event, Failure, Outcome, Span, SpanKind, Status, StatusCode
+from clearstone.store.base import Batch, ChunkRow, ProcessRow, RawPayload, SiteRow, SpanRow
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Mapping
 
-SpanRow = tuple[Any, ...]
-PayloadRow = tuple[str, str, int, int, str, bytes]
-Payloads = dict[str, list[tuple[int, Payload]]]
+    from clearstone.span import Payload
+
+NO_PROCESS = ProcessRow("", 0, "", "", 0)
+ID_BITS = 64
 
 
-def span_row(span: Span) -> SpanRow:
-    """Return the row of `spans` for one span, in the order of `schema.SPAN_COLUMNS`."""
+class Payloads(NamedTuple):
+    """The payloads of one span, as a reader gets them; None for none."""
+
+    input: Payload | None
+    output: Payload | None
+    error: Payload | None
+    effects: Payload | None
+
+
+# --- rows as spans ---------------------------------------------------------------------------------------------------
+
+
+def span_of(
+    row: SpanRow, site: SiteRow, given: Payloads, chunks: Iterable[Chunk], *, interrupted: bool = False
+) -> Span:
+    """Return the span of a row.
+
+    Args:
+        row: its own payloads and site number are not looked at.
+        site: its site.
+        given: its payloads.
+        chunks: the items of its stream, in order.
+        interrupted: whether its process died before its end.
+    """
+    is_open = row.end_ns is None
+    return Span(
+        trace_id=row.trace_id.hex(),
+        span_id=id_text(row.span_id),
+        parent_id=id_text(row.parent_id) if row.parent_id is not None else None,
+        name=site.name,
+        start_ns=row.start_ns,
+        end_ns=row.end_ns,
+        observed_ns=time.time_ns() if is_open and not interrupted else 0,
+        order=row.start_order,
+        kind=SpanKind(site.kind),
+        span_type=site.span_type,
+        site=site.key,
+        replay=site.replay,  # type: ignore[arg-type]  # written by us
+        tracer_name=site.tracer_name,
+        tracer_version=site.tracer_version,
+        status=Status(StatusCode(row.status), row.status_text),
+        attributes=json.loads(row.attributes) if row.attributes else {},
+        events=_events(row.events) if row.events else (),
+        input=given.input,
+        outcome=_outcome(row, given, tuple(chunks)),
+        instance=row.instance or "",
+        interrupted=interrupted,
+    )
+
+
+def id_text(number: int) -> str:
+    """Return a span id as 16 hex digits."""
+    return f"{number & 0xFFFFFFFFFFFFFFFF:016x}"
+
+
+def id_number(text: str) -> int:
+    """Return a span id of 16 hex digits as SQLite holds it: 64 bits, signed.
+
+    Raises:
+        ValueError: it is no such id.
+    """
+    number = int(text, 16)
+    if number >> ID_BITS:
+        raise ValueError(f"{text!r} is longer than a span id's 16 hex digits")
+    return number - (1 << ID_BITS) if number >> (ID_BITS - 1) else number
+
+
+def _outcome(row: SpanRow, given: Payloads, chunks: tuple[Chunk, ...]) -> Outcome | None:
+    if row.outcome is None and not chunks:
+        return None
+    return Outcome(
+        kind=row.outcome or "streamed",  # type: ignore[arg-type]  # a stream that goes on, or was interrupted
+        value=given.output,
+        failure=_failure(row, given.error),
+        chunks=chunks,
+        complete=row.complete and row.outcome is not None,
+        effects=given.effects,
+    )
+
+
+def _failure(row: SpanRow, value: Payload | None) -> Failure | None:
+    if value is None:
+        return None
+    return Failure(row.error_type or "", row.error_message or "", row.error_traceback or "", row.error_raised_at or "", value)
+
+
+def _events(text: str) -> tuple[Event, ...]:
+    found: list[Mapping[str, Any]] = json.loads(text)
+    return tuple(Event(event["name"], event["at_ns"], event["attributes"]) for event in found)
+
+
+# --- spans as rows ---------------------------------------------------------------------------------------------------
+
+
+def batch_of(spans: Iterable[Span]) -> Batch:
+    """Return spans as a batch, of no particular process.
+
+    Raises:
+        ValueError: an id is not of OpenTelemetry's shape.
+    """
+    indexes: dict[SiteRow, int] = {}
+    found, chunks = [], []
+    for span in spans:
+        row = _span_row(span, indexes.setdefault(_site_row(span), len(indexes)))
+        found.append(row)
+        if span.outcome is not None:
+            numbered = enumerate(span.outcome.chunks)
+            chunks += [ChunkRow(row.span_id, number, each.at_ns, _raw(each.value)) for number, each in numbered]
+    return Batch(NO_PROCESS, list(indexes), found, (), chunks)
+
+
+def _site_row(span: Span) -> SiteRow:
+    return SiteRow(
+        *map(_text, (span.site, span.name, span.span_type)), span.replay, span.kind.value,
+        _text(span.tracer_name), _text(span.tracer_version),
+    )  # fmt: skip
+
+
+def _span_row(span: Span, site: int) -> SpanRow:
     outcome = span.outcome
     failure = outcome.failure if outcome is not None else None
-    return (
-        span.span_id, span.trace_id, span.parent_id, _text(span.name), span.start_ns, span.end_ns, span.order,
-        span.kind.value, _text(span.span_type), _text(span.site), span.replay, _text(span.tracer_name),
-        _text(span.tracer_version), span.status.code.value, _text(span.status.description),
-        _attributes_json(span.attributes), _events_json(span.events),
-        outcome.kind if outcome is not None else None, outcome is None or outcome.complete,
-        failure and _text(failure.type_name), failure and _text(failure.message), failure and _text(failure.traceback),
-        failure and _text(failure.raised_at),
-    )  # fmt: skip
+    told = (failure.type_name, failure.message, failure.traceback, failure.raised_at) if failure is not None else None
+    return SpanRow(
+        id_number(span.span_id),
+        bytes.fromhex(span.trace_id),
+        id_number(span.parent_id) if span.parent_id is not None else None,
+        site,
+        int(span.parent_id is None),
+        span.start_ns,
+        span.order,
+        _text(span.instance) or None,
+        span.end_ns,
+        span.status.code.value,
+        _text(span.status.description),
+        outcome.kind if outcome is not None and span.end_ns is not None else None,
+        outcome is None or outcome.complete,
+        attributes_json(span.attributes) if span.attributes else None,
+        _events_json(span.events) if span.events else None,
+        *(map(_text, told) if told is not None else (None,) * 4),
+        _raw(span.input) if span.input is not None else None,
+        _raw(outcome.value) if outcome is not None and outcome.value is not None else None,
+        _raw(failure.value) if failure is not None else None,
+        _raw(outcome.effects) if outcome is not None and outcome.effects is not None else None,
+    )
+
+
+def _raw(value: Payload) -> RawPayload:
+    return RawPayload(*payload.to_raw(value))
 
 
 def _text(text: str) -> str:
@@ -39,77 +176,8 @@ def _text(text: str) -> str:
     return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
-def payload_rows(span: Span) -> Iterator[PayloadRow]:
-    """Yield the rows of `payloads` for one span."""
-    if span.input is not None:
-        yield _row(span, "input", span.input)
-    if span.outcome is None:
-        return
-    if span.outcome.value is not None:
-        yield _row(span, "output", span.outcome.value)
-    if span.outcome.failure is not None:
-        yield _row(span, "error", span.outcome.failure.value)
-    for number, chunk in enumerate(span.outcome.chunks):
-        yield _row(span, "chunk", chunk.value, number, chunk.at_ns)
-
-
-def _row(span: Span, role: str, payload: Payload, number: int = 0, at_ns: int = 0) -> PayloadRow:
-    return (span.span_id, role, number, at_ns, payload.codec, payload.data)
-
-
-def spans_of(
-    rows: Iterable[SpanRow], payloads: Iterable[PayloadRow], observed: Iterable[int] | None = None
-) -> Iterator[Span]:
-    """Yield the spans of `rows`, each with its payloads.
-
-    Args:
-        rows: in the order of `schema.SPAN_COLUMNS`.
-        payloads: of these spans; chunks in their order.
-        observed: for each row when the span was looked at, nanoseconds since the epoch; None: now.
-    """
-    by_span: dict[str, Payloads] = defaultdict(lambda: defaultdict(list))
-    for span_id, role, _, at_ns, codec, data in payloads:
-        by_span[span_id][role].append((at_ns, Payload(codec, data)))  # type: ignore[arg-type]  # written by us
-    for row, seen in zip(rows, itertools.repeat(time.time_ns()) if observed is None else observed, strict=False):
-        yield _span(row, by_span[row[0]], seen)
-
-
-def _span(row: SpanRow, payloads: Payloads, observed_ns: int) -> Span:
-    return Span(
-        span_id=row[0], trace_id=row[1], parent_id=row[2], name=row[3], start_ns=row[4], end_ns=row[5], order=row[6],
-        kind=SpanKind(row[7]), span_type=row[8], site=row[9], replay=row[10], tracer_name=row[11],
-        tracer_version=row[12], status=Status(StatusCode(row[13]), row[14]), attributes=json.loads(row[15]),
-        events=_events(row[16]), input=_only(payloads, "input"), outcome=_outcome(row[17:], payloads),
-        observed_ns=observed_ns if row[5] is None else 0,
-    )  # fmt: skip
-
-
-def _outcome(row: SpanRow, payloads: Payloads) -> Outcome | None:
-    kind, complete, *error = row
-    if kind is None:
-        return None
-    raised = _only(payloads, "error")
-    return Outcome(
-        kind=kind,
-        value=_only(payloads, "output"),
-        failure=_failure(error, raised),
-        chunks=tuple(Chunk(at_ns, payload) for at_ns, payload in payloads["chunk"]),
-        complete=bool(complete),
-    )
-
-
-def _failure(texts: Sequence[str], raised: Payload | None) -> Failure | None:
-    if raised is None:
-        return None
-    type_name, message, traceback, raised_at = texts
-    return Failure(type_name, message, traceback, raised_at, raised)
-
-
-def _only(payloads: Payloads, role: str) -> Payload | None:
-    return payloads[role][0][1] if payloads[role] else None
-
-
-def _attributes_json(attributes: Mapping[str, Any]) -> str:
+def attributes_json(attributes: Mapping[str, Any]) -> str:
+    """Return attributes as a JSON object; of what is no JSON, the repr."""
     try:
         return json.dumps(dict(attributes))
     except (TypeError, ValueError, RecursionError):
@@ -117,7 +185,6 @@ def _attributes_json(attributes: Mapping[str, Any]) -> str:
 
 
 def _plain(value: Any) -> Any:
-    """Return the repr of what is no JSON: one odd attribute must not keep a whole batch out of the store."""
     try:
         json.dumps(value)
     except (TypeError, ValueError, RecursionError):
@@ -125,15 +192,26 @@ def _plain(value: Any) -> Any:
     return value
 
 
-def _events_json(events: tuple[Event, ...]) -> str:
+def _events_json(events: Iterable[Event]) -> str:
     listed = (
         f'{{"name": {json.dumps(event.name)}, "at_ns": {event.at_ns}, '
-        f'"attributes": {_attributes_json(event.attributes)}}}'
+        f'"attributes": {attributes_json(event.attributes)}}}'
         for event in events
     )
     return f"[{', '.join(listed)}]"
 
 
-def _events(text: str) -> tuple[Event, ...]:
-    found: list[Mapping[str, Any]] = json.loads(text)
-    return tuple(Event(event["name"], event["at_ns"], event["attributes"]) for event in found)
+# --- merging ---------------------------------------------------------------------------------------------------------
+
+_AT_END = SpanRow._fields.index("end_ns")
+
+
+def ended(row: SpanRow, end: tuple[Any, ...]) -> SpanRow:
+    """Return the row of an open span with its end.
+
+    Args:
+        row: the open span.
+        end: an `EndRow`.
+    """
+    of_end = (*end[1:12], end[15] or row.input, *end[12:15])
+    return SpanRow._make(itertools.chain(row[:_AT_END], of_end))

@@ -1,95 +1,177 @@
-"""The tables of a trace database, version 1.
+"""The tables of a trace database, and the statements that write and read them.
 
-Idea: metadata and payloads are kept apart, so that listing and searching never read a payload. A payload row is one
-serialised value of one span: its input, its output, the exception it raised, or one chunk of its stream.
+Idea: metadata and payloads are kept apart, so that listing and searching never read a payload. A payload column of
+``spans`` or ``chunks`` holds one of three things: NULL (there is none), a BLOB (a small payload itself: 16 bytes of name,
+one of form, its bytes), or an INTEGER (the ``id`` of a row of ``payloads``, which equal payloads share).
 
-Invariant: ``PRAGMA application_id`` says that the file is ours and ``PRAGMA user_version`` which version wrote it; a
-newer one is refused, never guessed at.
+Invariant: ``PRAGMA application_id`` says that the file is ours and ``PRAGMA user_version`` which version wrote it. An
+older one is migrated step by step (see `clearstone.store.migrations`), a newer one refused, never guessed at.
+
+docs/schema.md is generated from the comments in `TABLES`.
 """
 
 from __future__ import annotations
 
+from clearstone.store.base import ChunkRow, EndRow, SiteRow, SpanRow
+
 APPLICATION_ID = 0x434C5354
 """``CLST`` in ASCII: what makes a SQLite file a Clearstone trace database."""
 
-VERSION = 1
+VERSION = 2
 
 TABLES = """
-CREATE TABLE spans (
-    span_id         TEXT PRIMARY KEY,          -- 16 hex digits
-    trace_id        TEXT NOT NULL,             -- 32 hex digits
-    parent_id       TEXT,                      -- span_id of the caller; NULL for a root
-    name            TEXT NOT NULL,
-    start_ns        INTEGER NOT NULL,          -- nanoseconds since the epoch
-    end_ns          INTEGER,                   -- NULL while open, and for ever when interrupted
-    start_order     INTEGER NOT NULL,          -- counts starts within one process; breaks ties of start_ns
-    kind            TEXT NOT NULL,             -- OpenTelemetry's span kind
-    span_type       TEXT NOT NULL,             -- llm, tool, agent, ...; '' for a plain step
-    site            TEXT NOT NULL,             -- module:qualname of the decorated callable; '' for a hand-written span
-    replay          TEXT NOT NULL,             -- serve | run
-    tracer_name     TEXT NOT NULL,
-    tracer_version  TEXT NOT NULL,
-    status          TEXT NOT NULL,             -- UNSET | OK | ERROR
+CREATE TABLE processes (           -- who recorded
+    id         INTEGER PRIMARY KEY,
+    token      TEXT NOT NULL UNIQUE,  -- unique among all processes of all machines; a forked child has its own
+    pid        INTEGER NOT NULL,      -- for people: another container has the same ones
+    host       TEXT NOT NULL,
+    boot_id    TEXT NOT NULL,         -- which boot of the machine; '' where that is not known
+    started_ns INTEGER NOT NULL       -- when its journal began, nanoseconds since the epoch
+);
+
+CREATE TABLE sites (               -- what the spans of one decorated callable share
+    id             INTEGER PRIMARY KEY,
+    key            TEXT NOT NULL,     -- module:qualname of the callable; '' for a hand-written span
+    name           TEXT NOT NULL,     -- the spans' name
+    span_type      TEXT NOT NULL,     -- llm, tool, agent, ...; '' for a plain step
+    replay         TEXT NOT NULL,     -- serve | run
+    kind           TEXT NOT NULL,     -- OpenTelemetry's span kind
+    tracer_name    TEXT NOT NULL,
+    tracer_version TEXT NOT NULL,
+    UNIQUE (key, name, span_type, replay, kind, tracer_name, tracer_version)
+);
+
+CREATE TABLE spans (               -- recorded calls
+    span_id         INTEGER PRIMARY KEY,  -- the 8 bytes of the id as a signed integer
+    trace_id        BLOB NOT NULL,    -- 16 bytes
+    parent_id       INTEGER,          -- span_id of the caller, NULL for a root
+    process         INTEGER NOT NULL, -- processes.id
+    site            INTEGER NOT NULL, -- sites.id
+    top             INTEGER NOT NULL, -- 1: no span of its process is above it
+    start_ns        INTEGER NOT NULL, -- nanoseconds since the epoch
+    start_order     INTEGER NOT NULL, -- counts starts within one process; breaks ties of start_ns
+    instance        TEXT,             -- the object a method was called on: module:Class#number
+    end_ns          INTEGER,          -- NULL while open, and for ever when interrupted
+    status          TEXT NOT NULL,    -- UNSET | OK | ERROR
     status_text     TEXT NOT NULL,
-    attributes      TEXT NOT NULL,             -- JSON object
-    events          TEXT NOT NULL,             -- JSON array of {name, at_ns, attributes}
-    outcome         TEXT,                      -- returned | raised | streamed; NULL: none was recorded
-    complete        INTEGER NOT NULL,          -- 0: a stream its consumer closed early
-    error_type      TEXT,                      -- of the exception that ended it
+    outcome         TEXT,             -- returned | raised | streamed; NULL: none was recorded
+    complete        INTEGER NOT NULL, -- 0: a stream its consumer closed early
+    attributes      TEXT,             -- JSON object
+    events          TEXT,             -- JSON array of {name, at_ns, attributes}
+    error_type      TEXT,             -- of the exception that ended it
     error_message   TEXT,
     error_traceback TEXT,
-    error_raised_at TEXT                       -- file:line
+    error_raised_at TEXT,             -- file:line
+    input,                            -- payload: the arguments, as (args, kwargs)
+    output,                           -- payload: the returned value; what a generator returned
+    error,                            -- payload: the exception as data
+    effects,                          -- payload: what the call did to the object it was bound to
+    interrupted     INTEGER NOT NULL DEFAULT 0  -- 1: its process died before it ended
 );
 CREATE INDEX spans_by_trace ON spans (trace_id, start_ns, start_order);
-CREATE INDEX roots_by_time ON spans (start_ns) WHERE parent_id IS NULL;
+CREATE INDEX top_spans_by_time ON spans (start_ns) WHERE top;
+CREATE INDEX open_spans ON spans (process) WHERE end_ns IS NULL;
 
-CREATE TABLE payloads (
-    span_id TEXT NOT NULL,
-    role    TEXT NOT NULL,                     -- input | output | error | chunk
-    number  INTEGER NOT NULL,                  -- position of a chunk; 0 for the others
-    at_ns   INTEGER NOT NULL,                  -- when a chunk came; 0 for the others
-    codec   TEXT NOT NULL,                     -- pickle | cloudpickle | stand-in
-    data    BLOB NOT NULL,
-    PRIMARY KEY (span_id, role, number)
+CREATE TABLE chunks (              -- the items of streams
+    span_id INTEGER NOT NULL,
+    number  INTEGER NOT NULL,         -- its position, from 0
+    at_ns   INTEGER NOT NULL,         -- when it came
+    value,                            -- payload
+    PRIMARY KEY (span_id, number)
 ) WITHOUT ROWID;
+
+CREATE TABLE payloads (            -- payloads of more than a few hundred bytes, each once
+    id     INTEGER PRIMARY KEY,
+    name   BLOB NOT NULL UNIQUE,      -- keyed BLAKE2b of form and bytes, 16 bytes
+    form   INTEGER NOT NULL,          -- codec, and flags 0x10 buffers, 0x20 redacted
+    size   INTEGER NOT NULL,          -- of its bytes before compression
+    packed INTEGER NOT NULL,          -- 0: as it came, 1: zstd, 2: as it came, for it does not compress
+    base   INTEGER,                   -- payloads.id that serves zstd as its dictionary; of packed = 0 a proposal
+    depth  INTEGER NOT NULL,          -- how many bases lie below it
+    data   BLOB NOT NULL
+);
+CREATE INDEX raw_payloads ON payloads (id) WHERE packed = 0;
+CREATE INDEX payloads_by_base ON payloads (base) WHERE base IS NOT NULL;
 """
 
-SPAN_COLUMNS = (
-    "span_id", "trace_id", "parent_id", "name", "start_ns", "end_ns", "start_order", "kind", "span_type", "site",
-    "replay", "tracer_name", "tracer_version", "status", "status_text", "attributes", "events", "outcome", "complete",
-    "error_type", "error_message", "error_traceback", "error_raised_at",
-)  # fmt: skip
+SPAN_COLUMNS = (*SpanRow._fields[:3], "process", *SpanRow._fields[3:])
+_AT_END = SpanRow._fields[SpanRow._fields.index("end_ns") :]
+BLOCKS = (64, 16, 4, 1)
+"""Rows of one statement. Each statement lets other threads run: a busy program gives the turn back after milliseconds."""
 
-WRITE_SPAN = (
-    f"INSERT INTO spans ({', '.join(SPAN_COLUMNS)}) VALUES ({', '.join('?' * len(SPAN_COLUMNS))}) "  # noqa: S608 - constants
-    "ON CONFLICT (span_id) DO UPDATE SET "
-    + ", ".join(f"{column} = excluded.{column}" for column in SPAN_COLUMNS[1:])
-    + " WHERE spans.end_ns IS NULL"
-)
 
-REMOVE_PAYLOADS = "DELETE FROM payloads WHERE span_id = ?"
+def statements() -> list[str]:
+    """Return `TABLES` as single statements."""
+    return [each.strip() for each in TABLES.split(";\n") if each.strip()]
 
-WRITE_PAYLOAD = "INSERT INTO payloads (span_id, role, number, at_ns, codec, data) VALUES (?, ?, ?, ?, ?, ?)"
 
-READ_SPANS = f"SELECT {', '.join(SPAN_COLUMNS)} FROM spans WHERE trace_id = ? ORDER BY start_ns, start_order"  # noqa: S608
+def _rows(columns: int, rows: int) -> str:
+    one = f"({', '.join('?' * columns)})"
+    return ", ".join([one] * rows)
 
-READ_PAYLOADS = """
-SELECT p.span_id, p.role, p.number, p.at_ns, p.codec, p.data
-FROM payloads AS p JOIN spans AS s ON s.span_id = p.span_id
-WHERE s.trace_id = ? ORDER BY p.span_id, p.role, p.number
+
+def _written(rows: int) -> str:
+    return (
+        f"INSERT INTO spans ({', '.join(SPAN_COLUMNS)}) VALUES {_rows(len(SPAN_COLUMNS), rows)} "  # noqa: S608 - constants
+        "ON CONFLICT (span_id) DO UPDATE SET interrupted = 0, "
+        + ", ".join(f"{column} = excluded.{column}" for column in _AT_END)
+        + " WHERE spans.end_ns IS NULL AND excluded.end_ns IS NOT NULL"
+    )
+
+
+def _ended(rows: int) -> str:
+    columns = EndRow._fields
+    set_all = ", ".join(f"{column} = given.{column}" for column in columns[1:-1])
+    return (
+        f"WITH given ({', '.join(columns)}) AS (VALUES {_rows(len(columns), rows)}) "  # noqa: S608 - constants
+        f"UPDATE spans SET interrupted = 0, {set_all}, input = coalesce(given.input, spans.input) "
+        "FROM given WHERE spans.span_id = given.span_id AND spans.end_ns IS NULL"
+    )
+
+
+WRITE_SPANS = {rows: _written(rows) for rows in BLOCKS}
+WRITE_ENDS = {rows: _ended(rows) for rows in BLOCKS}
+WRITE_CHUNKS = {
+    rows: f"INSERT OR IGNORE INTO chunks ({', '.join(ChunkRow._fields)}) VALUES {_rows(4, rows)}"  # noqa: S608
+    for rows in BLOCKS
+}
+WRITE_PAYLOADS = {
+    rows: f"INSERT INTO payloads (id, name, form, size, packed, base, depth, data) VALUES {_rows(8, rows)}"  # noqa: S608
+    for rows in BLOCKS
+}
+
+FIND_PROCESS = "SELECT id FROM processes WHERE token = ?"
+ADD_PROCESS = "INSERT INTO processes (token, pid, host, boot_id, started_ns) VALUES (?, ?, ?, ?, ?)"
+FIND_SITE = f"SELECT id FROM sites WHERE {' AND '.join(f'{column} = ?' for column in SiteRow._fields)}"  # noqa: S608
+ADD_SITE = f"INSERT INTO sites ({', '.join(SiteRow._fields)}) VALUES {_rows(len(SiteRow._fields), 1)}"  # noqa: S608
+
+INTERRUPT = """
+UPDATE spans SET interrupted = 1
+WHERE end_ns IS NULL AND interrupted = 0 AND process = (SELECT id FROM processes WHERE token = ?)
 """
+
+_ROW = ", ".join(f"s.{column}" for column in SpanRow._fields)
+_SITE = ", ".join(f"t.{column}" for column in SiteRow._fields)
+
+READ_SPANS = f"""
+SELECT {_ROW}, {_SITE}, s.interrupted
+FROM spans AS s JOIN sites AS t ON t.id = s.site WHERE s.trace_id = ? ORDER BY s.start_ns, s.start_order
+"""  # noqa: S608 - constants
+
+READ_CHUNKS = "SELECT at_ns, value FROM chunks WHERE span_id = ? ORDER BY number"
 
 READ_SUMMARIES = """
-SELECT t.trace_id, f.name, t.start_ns, t.end_ns, t.spans, t.open_spans, f.status, f.status_text
+SELECT hex(t.trace_id), n.name, t.start_ns, t.end_ns, t.spans, t.without_end, t.interrupted, f.status, f.status_text
 FROM (
     SELECT trace_id, min(start_ns) AS start_ns, max(end_ns) AS end_ns, count(*) AS spans,
-           sum(end_ns IS NULL) AS open_spans
+           sum(end_ns IS NULL) AS without_end, sum(interrupted) AS interrupted
     FROM spans GROUP BY trace_id ORDER BY 2 DESC, 1 DESC LIMIT ?
 ) AS t
 JOIN spans AS f ON f.span_id = (
     SELECT span_id FROM spans WHERE trace_id = t.trace_id ORDER BY start_ns, start_order LIMIT 1
 )
+JOIN sites AS n ON n.id = f.site
 ORDER BY t.start_ns DESC, t.trace_id DESC
 """
 
-READ_IDS = "SELECT trace_id FROM spans GROUP BY trace_id ORDER BY min(start_ns) DESC, trace_id DESC"
+READ_IDS = "SELECT lower(hex(trace_id)) FROM spans GROUP BY trace_id ORDER BY min(start_ns) DESC, trace_id DESC"

@@ -1,0 +1,280 @@
+"""The payloads of a SQLite store: small ones beside their span, large ones once, compressed when there is time.
+
+Idea: what is stored is decided by size. Up to `INLINE` bytes a payload stands in its span's row. A larger one is a row
+of its own, which equal payloads share by name. Rows come as they are, for the writer must keep up with the program;
+`Packer` compresses them later, each against the payload before it at the same place (the same argument of the same
+callable): a conversation that is passed again with one more message costs that message.
+
+Invariant: reading needs no key and no base but those in the database; a row whose base is gone is an error of that
+payload alone.
+
+Refused: splitting payloads into chunks by their content (references to the chunks of a long history grow with its
+length at every call, as the history itself did); a shared prefix found by ourselves (a history from which the oldest
+messages fall has none).
+"""
+
+from __future__ import annotations
+
+import time
+from collections import OrderedDict
+from typing import TYPE_CHECKING, Any
+
+from clearstone.codec.keys import machine_key
+from clearstone.errors import StoreError
+from clearstone.span import BLOB
+from clearstone.store import blobs, schema
+
+if TYPE_CHECKING:
+    import sqlite3
+    from collections.abc import Hashable, Iterable
+    from pathlib import Path
+
+    from clearstone.codec.keys import Key
+    from clearstone.store.base import RawPayload
+    from clearstone.store.database import Database
+
+INLINE = 256
+"""Bytes up to which a payload stands in its span's row."""
+
+DEEPEST = 200
+"""A payload rests on so many others at most: each must be unpacked to read it."""
+
+SIMILAR = 0.7
+"""A base is kept where it brings a payload down to this part of what it takes without one."""
+
+LEVEL = 3
+MOST_MEMORY = 8 << 20
+PACKED_AT_ONCE = 32
+
+Column = int | bytes | None
+RAW, ZSTD, INCOMPRESSIBLE = 0, 1, 2
+
+
+class PayloadWriter:
+    """Gives payloads their columns, and adds those that are not stored yet.
+
+    Args:
+        folder: where blob files are.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._names: OrderedDict[bytes, bytes] = OrderedDict()
+        self._size = 0
+        self._last: dict[Hashable, bytes] = {}
+        self._places: dict[bytes, tuple[int, int]] = {}
+
+    def columns(self, db: sqlite3.Connection, given: Iterable[tuple[Hashable, RawPayload]]) -> dict[RawPayload, Column]:
+        """Return the column of each payload, having stored those that need a row.
+
+        Args:
+            db: inside a transaction.
+            given: each payload with its place (the same argument of the same callable); none of `None`.
+        """
+        key = machine_key()
+        found: dict[RawPayload, Column] = {}
+        large: dict[bytes, tuple[Hashable, RawPayload]] = {}
+        for place, raw in given:
+            form, data = raw
+            if len(data) <= INLINE:
+                found[raw] = self._inline(key, form, data)
+            else:
+                name = self._name(key, form, data)
+                large.setdefault(name, (place, raw))
+                found[raw] = name
+        if large:
+            ids = self._stored(db, large)
+            for raw, column in found.items():
+                if len(raw.data) > INLINE:
+                    found[raw] = ids[column]  # type: ignore[index]  # its name
+        return found
+
+    def _inline(self, key: Key, form: int, data: bytes) -> bytes:
+        name = blobs.name(key, form, self._folder, data) if form & BLOB else key.name(form, data)
+        return b"%b%c%b" % (name, form, data)
+
+    def _name(self, key: Key, form: int, data: bytes) -> bytes:
+        """A repeated payload is looked up by its bytes: five times cheaper than its name is made."""
+        name = self._names.get(data)
+        if name is not None and name[0] == form:
+            return name[1:]
+        name = key.name(form, data)
+        if len(data) <= MOST_MEMORY // 8:
+            self._names[data] = bytes((form,)) + name
+            self._size += len(data)
+            while self._size > MOST_MEMORY:
+                self._size -= len(self._names.popitem(last=False)[0])
+        return name
+
+    def _stored(self, db: sqlite3.Connection, large: dict[bytes, tuple[Hashable, RawPayload]]) -> dict[bytes, int]:
+        known = self._known(db, [*large, *{self._last.get(place, b"") for place, _ in large.values()}])
+        (last,) = db.execute("SELECT coalesce(max(id), 0) FROM payloads").fetchone()
+        rows: list[tuple[Any, ...]] = []
+        for name, (place, (form, data)) in large.items():
+            if name not in known:
+                base, depth = known.get(self._last.get(place, b""), (None, -1))
+                if depth + 1 >= DEEPEST:
+                    base, depth = None, -1
+                last += 1
+                known[name] = (last, depth + 1)
+                rows.append((last, name, form, len(data), RAW, base, depth + 1, data))
+            self._last[place] = name
+        in_blocks(db, schema.WRITE_PAYLOADS, rows)
+        return {name: known[name][0] for name in large}
+
+    def _known(self, db: sqlite3.Connection, names: list[bytes]) -> dict[bytes, tuple[int, int]]:
+        found: dict[bytes, tuple[int, int]] = {}
+        for start in range(0, len(names), 500):
+            some = names[start : start + 500]
+            marks = ", ".join("?" * len(some))
+            query = f"SELECT name, id, depth FROM payloads WHERE name IN ({marks})"  # noqa: S608 - question marks
+            found |= {name: (number, depth) for name, number, depth in db.execute(query, some)}
+        return found
+
+
+def in_blocks(db: sqlite3.Connection, statements: dict[int, str], rows: list[tuple[Any, ...]]) -> None:
+    """Execute a statement for `rows`, in as few executions as its block sizes allow."""
+    at = 0
+    for size, statement in statements.items():
+        while len(rows) - at >= size:
+            db.execute(statement, [value for row in rows[at : at + size] for value in row])
+            at += size
+
+
+class PayloadReader:
+    """Reads payloads for as long as one read of the store takes.
+
+    Args:
+        db: the connection.
+        folder: where blob files are.
+    """
+
+    def __init__(self, db: sqlite3.Connection, folder: Path) -> None:
+        self._db = db
+        self._folder = folder
+        self._read: OrderedDict[int, bytes] = OrderedDict()
+        self._size = 0
+
+    def raw(self, column: Column) -> tuple[bytes, int, bytes] | None:
+        """Return name, form and bytes of what a column holds; None for none.
+
+        Raises:
+            StoreError: it is damaged, or what it rests on is gone.
+        """
+        if column is None:
+            return None
+        if isinstance(column, bytes):
+            name, form, data = column[:16], column[16], column[17:]
+            return (name, form & ~BLOB, blobs.read(self._folder, data)) if form & BLOB else (name, form, data)
+        found = self._db.execute("SELECT name, form FROM payloads WHERE id = ?", (column,)).fetchone()
+        if found is None:
+            raise StoreError(f"payload {column} is not in the database: it is damaged")
+        return (*found, self.bytes_of(column))
+
+    def bytes_of(self, number: int) -> bytes:
+        """Return the bytes of a row of ``payloads``.
+
+        Raises:
+            StoreError: it is damaged, or what it rests on is gone.
+        """
+        resting: list[tuple[int, int, int, bytes]] = []
+        below: int | None = number
+        data: bytes | None = None
+        while below is not None and data is None:
+            data = self._read.get(below)
+            if data is None:
+                row = self._db.execute("SELECT size, packed, base, data FROM payloads WHERE id = ?", (below,)).fetchone()
+                if row is None or len(resting) > DEEPEST:
+                    raise StoreError(f"payload {number} rests on {below}, which is not there: the database is damaged")
+                resting.append((below, row[0], row[1], row[3]))
+                below = row[2] if row[1] == ZSTD else None
+        for each, size, packed, held in reversed(resting):
+            data = _unpacked(held, size, data) if packed == ZSTD else held
+            self.remember(each, data)
+        assert data is not None  # noqa: S101 - there is one row at least
+        return data
+
+    def remember(self, number: int, data: bytes) -> None:
+        """Keep the bytes of a row at hand, for the rows that rest on it."""
+        if len(data) > MOST_MEMORY // 2:
+            return
+        self._read[number] = data
+        self._size += len(data)
+        while self._size > MOST_MEMORY:
+            self._size -= len(self._read.popitem(last=False)[1])
+
+
+class Packer:
+    """Compresses payloads that were stored as they came.
+
+    Args:
+        database: the file.
+        folder: where blob files are.
+    """
+
+    def __init__(self, database: Database, folder: Path) -> None:
+        self._database = database
+        self._folder = folder
+
+    def pack(self, seconds: float) -> bool:
+        """Compress for about so many seconds; return whether some are left.
+
+        Raises:
+            StoreError: the file cannot be used now.
+        """
+        until = time.monotonic() + seconds
+        with self._database.reading() as db:
+            reader = PayloadReader(db, self._folder)
+            while some := db.execute(_NEXT_RAW, (PACKED_AT_ONCE,)).fetchall():
+                if time.monotonic() > until:
+                    return True
+                packed = [_packed(reader, *row) for row in some]
+                with self._database.writing() as writing:
+                    for row in packed:
+                        writing.execute(_PACK, row)
+        with self._database.using() as db:
+            db.execute("PRAGMA incremental_vacuum").fetchall()  # it gives back a page a row
+        return False
+
+
+_NEXT_RAW = "SELECT id, base, data FROM payloads WHERE packed = 0 ORDER BY id LIMIT ?"
+_PACK = "UPDATE payloads SET packed = ?, base = ?, data = ? WHERE id = ? AND packed = 0"
+
+
+def _packed(reader: PayloadReader, number: int, base: int | None, data: bytes) -> tuple[Any, ...]:
+    """Return the values of `_PACK` for one row."""
+    import zstandard
+
+    reader.remember(number, data)
+    alone = zstandard.ZstdCompressor(level=LEVEL).compress(data)
+    below = _base_of(reader, base)
+    if below is not None:
+        beside = zstandard.ZstdCompressor(level=LEVEL, dict_data=_dictionary(below)).compress(data)
+        if len(beside) < len(alone) * SIMILAR:
+            return ZSTD, base, beside, number
+    if len(alone) < len(data):
+        return ZSTD, None, alone, number
+    return INCOMPRESSIBLE, None, data, number
+
+
+def _base_of(reader: PayloadReader, base: int | None) -> bytes | None:
+    try:
+        return reader.bytes_of(base) if base is not None else None
+    except StoreError:  # erased meanwhile
+        return None
+
+
+def _unpacked(data: bytes, size: int, base: bytes | None) -> bytes:
+    import zstandard
+
+    dictionary = _dictionary(base) if base is not None else None
+    try:
+        return zstandard.ZstdDecompressor(dict_data=dictionary).decompress(data, max_output_size=size)
+    except zstandard.ZstdError as error:
+        raise StoreError(f"a payload cannot be decompressed ({error}): the database is damaged") from error
+
+
+def _dictionary(base: bytes) -> Any:
+    import zstandard
+
+    return zstandard.ZstdCompressionDict(base, dict_type=zstandard.DICT_TYPE_RAWCONTENT)
