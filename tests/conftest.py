@@ -20,6 +20,7 @@ from clearstone.record import faults, provider
 def isolated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Keep records in the test's own folder, and fail a test that leaves a span, a patch or a fault behind."""
     monkeypatch.setenv("CLEARSTONE_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))  # where the machine's key is made
     monkeypatch.delenv("CLEARSTONE_DISABLED", raising=False)
     home.set_home(None)
     clocks = (time.time, time.sleep, os.urandom, random.random, sys.breakpointhook, sys.gettrace())

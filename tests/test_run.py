@@ -36,9 +36,13 @@ own: contextvars.ContextVar[str] = contextvars.ContextVar("own", default="the de
 class FakeSpan:
     """An open span as other rooms see it."""
 
-    span_id: str = "s"
+    span_id: str = "5"
     trace_id: str = "t"
     in_boundary: bool = False
+
+    @property
+    def number(self) -> int:
+        return int(self.span_id, 16)
 
     @property
     def recording(self) -> run.Run:
@@ -291,8 +295,8 @@ class NotingRun:
     def __init__(self) -> None:
         self.calls: list[run.BoundCall] = []
 
-    def begin(self, call: run.BoundCall) -> run.OpenCall:
-        self.calls.append(call)
+    def begin(self, *call: Any) -> run.OpenCall:
+        self.calls.append(run.BoundCall(*call))
         return run.PASSING
 
 
@@ -350,20 +354,30 @@ def test_the_site_of_a_decorated_callable_is_found_on_functions_methods_and_boun
 
 
 def test_an_open_span_is_found_until_it_is_closed() -> None:
-    span = FakeSpan("found")
+    span = FakeSpan("f00d")
     run.opened(span)
-    assert run.find_open_span("found") is span
+    assert run.find_open_span("f00d") is span
     assert span in run.open_spans()
     run.closed(span)
     run.closed(span)
-    assert run.find_open_span("found") is None
+    assert run.find_open_span("f00d") is None
+    assert run.find_open_span("not an id") is None
     assert span not in run.open_spans()
 
 
-def test_an_open_span_that_nobody_holds_is_forgotten() -> None:
-    run.opened(FakeSpan("dropped"))
+def test_the_span_of_a_stream_that_is_dropped_is_forgotten() -> None:
+    @traced
+    def numbers() -> Iterator[int]:
+        yield 1
+        yield 2
+
+    stream = numbers()
+    assert next(stream) == 1
+    (span,) = run.open_spans()
+    assert run.find_open_span(span.span_id) is span
+    del stream
     gc.collect()
-    assert run.find_open_span("dropped") is None
+    assert run.open_spans() == ()
 
 
 # --- disabled --------------------------------------------------------------------------------------------------------

@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from clearstone import run as runs
 from clearstone.record.provider import default_provider
-from clearstone.record.recording import Recording
+from clearstone.run import SUSPENDED
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Callable, Generator, Mapping
+    from collections.abc import AsyncGenerator, Callable, Generator
 
     from clearstone.record.tracer import Tracer
     from clearstone.span import Site
@@ -57,7 +57,7 @@ def kind_of(target: Any) -> Kind:
 
 def driver(kind: Kind, decoration: Decoration) -> Callable[..., Any]:
     """Return the wrapper, as wrapt calls it, for a callable of that kind."""
-    return functools.partial(_DRIVERS[kind], decoration)
+    return _DRIVERS[kind](decoration)
 
 
 def _run_for(tracer: Tracer | None) -> runs.Run | None:
@@ -68,72 +68,99 @@ def _run_for(tracer: Tracer | None) -> runs.Run | None:
     if runs.is_disabled():
         return None
     if tracer is not None:
-        return tracer.provider.recording
+        return tracer.recording
     span = runs.current_span.get()
     if span is not None:
         return span.recording
+    return _default_run()
+
+
+def _default_run() -> runs.Run | None:
     provider = default_provider()
     return provider.recording if provider is not None else None
 
 
-def _begin(
-    run: runs.Run, of: Decoration, instance: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any], *, streams: bool
-) -> runs.OpenCall:
-    call = runs.BoundCall(of.site, instance, args, kwargs, streams)
-    return run.begin(call, of.tracer) if isinstance(run, Recording) else run.begin(call)
+def _function(of: Decoration) -> Callable[..., Any]:
+    site, tracer = of.site, of.tracer
+    if runs.is_disabled():
+        return _pass
+    override, current, fixed = runs.override.get, runs.current_span.get, tracer.recording if tracer is not None else None
 
-
-def _call(of: Decoration, wrapped: Any, instance: Any, args: Any, kwargs: Any) -> Any:
-    run = _run_for(of.tracer)
-    if run is None:
-        return wrapped(*args, **kwargs)
-    call = _begin(run, of, instance, args, kwargs, streams=False)
-    if call.answer is not None:
-        return _given(call.answer)
-    token = call.enter()
-    try:
-        result = wrapped(*args, **kwargs)
-    except BaseException as error:
+    def call(wrapped: Any, instance: Any, args: Any, kwargs: Any) -> Any:
+        run = override()  # from here on as `_run_for`
+        if run is None:
+            run = fixed
+            if run is None:
+                span = current()
+                run = span.recording if span is not None else _default_run()
+                if run is None:
+                    return wrapped(*args, **kwargs)
+        elif run is SUSPENDED:
+            return wrapped(*args, **kwargs)
+        call = run.begin(site, instance, args, kwargs)
+        if call.answer is not None:
+            return _given(call.answer)
+        token = call.enter()
+        try:
+            result = wrapped(*args, **kwargs)
+        except BaseException as error:
+            call.leave(token)
+            call.raised(error)
+            raise
         call.leave(token)
-        call.raised(error)
-        raise
-    call.leave(token)
-    call.returned(result)
-    return result
+        call.returned(result)
+        return result
+
+    return call
 
 
-async def _call_async(of: Decoration, wrapped: Any, instance: Any, args: Any, kwargs: Any) -> Any:
-    run = _run_for(of.tracer)
-    if run is None:
-        return await wrapped(*args, **kwargs)
-    call = _begin(run, of, instance, args, kwargs, streams=False)
-    if call.answer is not None:
-        await _until_cancelled(call.answer)
-        return _given(call.answer)
-    token = call.enter()
-    try:
-        result = await wrapped(*args, **kwargs)
-    except BaseException as error:
+def _pass(wrapped: Any, _: Any, args: Any, kwargs: Any) -> Any:
+    return wrapped(*args, **kwargs)
+
+
+def _coroutine(of: Decoration) -> Callable[..., Any]:
+    site, tracer = of.site, of.tracer
+
+    async def call_async(wrapped: Any, instance: Any, args: Any, kwargs: Any) -> Any:
+        run = _run_for(tracer)
+        if run is None:
+            return await wrapped(*args, **kwargs)
+        call = run.begin(site, instance, args, kwargs)
+        if call.answer is not None:
+            await _until_cancelled(call.answer)
+            return _given(call.answer)
+        token = call.enter()
+        try:
+            result = await wrapped(*args, **kwargs)
+        except BaseException as error:
+            call.leave(token)
+            call.raised(error)
+            raise
         call.leave(token)
-        call.raised(error)
-        raise
-    call.leave(token)
-    call.returned(result)
-    return result
+        call.returned(result)
+        return result
+
+    return call_async
 
 
-def _call_stream(of: Decoration, wrapped: Any, instance: Any, args: Any, kwargs: Any) -> Any:
-    run = _run_for(of.tracer)
-    if run is None:
-        return wrapped(*args, **kwargs)
-    return _stream(_Made(run, runs.current_span.get()), of, wrapped, instance, args, kwargs)
+def _generator(of: Decoration) -> Callable[..., Any]:
+    def call_stream(wrapped: Any, instance: Any, args: Any, kwargs: Any) -> Any:
+        run = _run_for(of.tracer)
+        if run is None:
+            return wrapped(*args, **kwargs)
+        return _stream(_Made(run, runs.current_span.get()), of, wrapped, instance, args, kwargs)
+
+    return call_stream
 
 
-def _call_async_stream(of: Decoration, wrapped: Any, instance: Any, args: Any, kwargs: Any) -> Any:
-    run = _run_for(of.tracer)
-    if run is None:
-        return wrapped(*args, **kwargs)
-    return _async_stream(_Made(run, runs.current_span.get()), of, wrapped, instance, args, kwargs)
+def _async_generator(of: Decoration) -> Callable[..., Any]:
+    def call_async_stream(wrapped: Any, instance: Any, args: Any, kwargs: Any) -> Any:
+        run = _run_for(of.tracer)
+        if run is None:
+            return wrapped(*args, **kwargs)
+        return _async_stream(_Made(run, runs.current_span.get()), of, wrapped, instance, args, kwargs)
+
+    return call_async_stream
 
 
 async def _until_cancelled(answer: runs.Answer) -> None:
@@ -169,7 +196,7 @@ class _Made:
     def begin(self, of: Decoration, instance: Any, args: Any, kwargs: Any) -> runs.OpenCall:
         caller = runs.current_span.set(self.parent)
         try:
-            return _begin(self.run, of, instance, args, kwargs, streams=True)
+            return self.run.begin(of.site, instance, args, kwargs, True)  # noqa: FBT003 - positional only
         finally:
             runs.current_span.reset(caller)
 
@@ -269,8 +296,8 @@ async def _aclose(call: runs.OpenCall, stream: Any) -> None:
 
 
 _DRIVERS = {
-    "function": _call,
-    "coroutine": _call_async,
-    "generator": _call_stream,
-    "async generator": _call_async_stream,
+    "function": _function,
+    "coroutine": _coroutine,
+    "generator": _generator,
+    "async generator": _async_generator,
 }

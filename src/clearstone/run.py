@@ -17,7 +17,6 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
-import weakref
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import ContextVar, Token
@@ -88,8 +87,10 @@ class OpenCall(Protocol):
 class Run(Protocol):
     """What becomes of decorated calls."""
 
-    def begin(self, call: BoundCall) -> OpenCall:
-        """Open `call`.
+    def begin(
+        self, site: Site, instance: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any], streams: bool = False, /
+    ) -> OpenCall:
+        """Open a call; the arguments are `BoundCall`'s fields, not packed: this is on the way of every call.
 
         Raises:
             ReplayError: when a replay has no answer and must not call either.
@@ -99,8 +100,17 @@ class Run(Protocol):
 class OpenSpan(Protocol):
     """What other rooms may ask of the span a context is in."""
 
-    span_id: str
-    trace_id: str
+    @property
+    def number(self) -> int:
+        """The span's id as a number."""
+
+    @property
+    def span_id(self) -> str:
+        """16 hex digits."""
+
+    @property
+    def trace_id(self) -> str:
+        """32 hex digits."""
 
     @property
     def in_boundary(self) -> bool:
@@ -147,9 +157,8 @@ PASSING = PassingCall()
 class Suspended:
     """The Run of nothing: decorated calls behave as if they were not decorated."""
 
-    def begin(self, call: BoundCall) -> OpenCall:
-        """Let `call` pass."""
-        del call
+    def begin(self, *_: Any) -> OpenCall:
+        """Let the call pass."""
         return PASSING
 
 
@@ -165,7 +174,10 @@ def site_of(target: Any) -> Site | None:
 override: ContextVar[Run | None] = ContextVar("clearstone_override", default=None)
 current_span: ContextVar[OpenSpan | None] = ContextVar("clearstone_span", default=None)
 
-_open_spans: weakref.WeakValueDictionary[str, OpenSpan] = weakref.WeakValueDictionary()
+live: dict[int, OpenSpan] = {}
+"""The open spans of this process, by number. Whoever opens one ends it, also where its generator or coroutine is
+dropped, so none stays here by mistake."""
+
 _disabled = os.environ.get("CLEARSTONE_DISABLED", "") not in {"", "0"}
 
 
@@ -201,22 +213,29 @@ def suspended() -> contextlib.AbstractContextManager[None]:
 
 def opened(span: OpenSpan) -> None:
     """Remember that `span` is open."""
-    _open_spans[span.span_id] = span
+    live[span.number] = span
 
 
-def closed(span: OpenSpan) -> None:
-    """Forget `span`; doing so twice is harmless."""
-    _open_spans.pop(span.span_id, None)
+def closed(span: OpenSpan) -> bool:
+    """Forget `span`; say whether it was open in this process. In a forked child no inherited span is."""
+    return live.pop(span.number, None) is not None
 
 
 def find_open_span(span_id: str) -> OpenSpan | None:
     """Return the open span of this process with that id, or None."""
-    return _open_spans.get(span_id)
+    try:
+        return live.get(int(span_id, 16))
+    except ValueError:  # no span id at all
+        return None
 
 
 def open_spans() -> tuple[OpenSpan, ...]:
     """Return the open spans of this process."""
-    return tuple(_open_spans.values())
+    return tuple(live.values())
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=live.clear)
 
 
 # --- into threads ----------------------------------------------------------------------------------------------------

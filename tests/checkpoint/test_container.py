@@ -122,9 +122,10 @@ def test_sections_of_another_file_are_noticed(file: Path) -> None:
 
 
 def test_flips_in_a_real_checkpoint_never_load(tmp_path: Path) -> None:
-    trace = Trace("t", (Span(trace_id="t", span_id="s", parent_id=None, name="n", start_ns=1, end_ns=2),))
+    here, there = "a" * 32, "b" * 16
+    trace = Trace(here, (Span(trace_id=here, span_id=there, parent_id=None, name="n", start_ns=1, end_ns=2),))
     manager = CheckpointManager(tmp_path)
-    file = manager.save_checkpoint(manager.create_checkpoint(object(), trace, "s"))
+    file = manager.save_checkpoint(manager.create_checkpoint(object(), trace, there))
     data = file.read_bytes()
     for offset in range(0, len(data), 7):
         file.write_bytes(data[:offset] + bytes([data[offset] ^ 0xFF]) + data[offset + 1 :])
@@ -132,7 +133,7 @@ def test_flips_in_a_real_checkpoint_never_load(tmp_path: Path) -> None:
             manager.load_checkpoint(file)
         manager.list_checkpoints()
     file.write_bytes(data)
-    assert manager.load_checkpoint(file).span_id == "s"
+    assert manager.load_checkpoint(file).span_id == there
 
 
 # --- not a checkpoint ------------------------------------------------------------------------------------------------
@@ -156,12 +157,12 @@ def a_folder(path: Path) -> None:
 
 def a_newer_major(path: Path) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(container, "FORMAT", (2, 0))
+        patch.setattr(container, "FORMAT", (3, 0))
         container.write(path, HEADER, SECTIONS)
 
 
 def a_header_beyond_the_file(path: Path) -> None:
-    path.write_bytes(container._PREFIX.pack(container.MAGIC, 1, 0, 2**32 - 1, bytes(32)))
+    path.write_bytes(container._PREFIX.pack(container.MAGIC, *container.FORMAT, 2**32 - 1, bytes(32)))
 
 
 @pytest.mark.parametrize(
@@ -171,7 +172,7 @@ def a_header_beyond_the_file(path: Path) -> None:
         (a_text, "is not a checkpoint; take another one"),
         (a_long_text, "is not a checkpoint; take another one"),
         (a_folder, "is a directory; give the checkpoint's file, which ends in .ckpt"),
-        (a_newer_major, "has format 2, and this Clearstone reads format 1; upgrade it"),
+        (a_newer_major, "has format 3, and this Clearstone reads format 2; upgrade it"),
         (a_header_beyond_the_file, "is torn or altered"),
     ],
 )
@@ -199,7 +200,7 @@ def test_a_path_that_cannot_be_a_file_is_an_error_of_ours(tmp_path: Path, path: 
 
 
 def test_a_newer_minor_format_is_read(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(container, "FORMAT", (1, 7))
+    monkeypatch.setattr(container, "FORMAT", (2, 7))
     container.write(file, {**HEADER, "added later": 1}, {**SECTIONS, "added later": b"x"})
     monkeypatch.undo()
     assert container.read(file)[1] == {**SECTIONS, "added later": b"x"}

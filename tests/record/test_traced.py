@@ -20,7 +20,7 @@ from clearstone.codec import payload
 from clearstone.codec.exceptions import load_exception
 from clearstone.errors import ConfigurationError
 from clearstone.observability import Span, SpanKind, StatusCode, TracerProvider
-from clearstone.record import faults
+from clearstone.record import faults, recording
 from clearstone.run import suspended
 
 
@@ -425,11 +425,11 @@ def test_a_value_that_does_not_pickle_is_described_and_the_call_and_its_other_ar
 def test_a_fault_of_the_recorder_is_counted_and_never_reaches_the_user(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def broken(_: object) -> None:
+    def broken() -> None:
         raise AssertionError("broken on purpose")
 
     with monkeypatch.context() as patch:
-        patch.setattr(payload, "dump", broken)
+        patch.setattr(recording, "next_span", broken)
         assert [add(1), add(2)] == [2, 3]
         assert faults.counts() == {"AssertionError": 2}
     told = capsys.readouterr().err

@@ -150,10 +150,10 @@ class FailingStore(MemoryTraceStore):
 
     down = True
 
-    def write(self, spans: Any) -> None:
+    def apply(self, batch: Any) -> None:
         if self.down:
             raise StoreError("the store is down on purpose")
-        super().write(spans)
+        super().apply(batch)
 
 
 @pytest.mark.usefixtures("faults_allowed")

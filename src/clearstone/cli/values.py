@@ -17,14 +17,14 @@ def text(payload: Payload | None, width: int = 100) -> str:
         return ""
     if payload.codec == "stand-in":
         return _stand_in_text(payload)
-    return show.render(inert.read(payload.data), width=width)
+    return show.render(inert.read(payload.data, buffers=payload.buffers), width=width)
 
 
 def arguments_text(payload: Payload | None, width: int = 100) -> str:
     """Return the recorded ``(args, kwargs)`` as they stood in the call."""
     if payload is None or payload.codec == "stand-in":
         return text(payload, width)
-    given = inert.read(payload.data)
+    given = inert.read(payload.data, buffers=payload.buffers)
     match given:
         case (tuple() as args, dict() as kwargs):
             share = max(20, width // max(1, len(args) + len(kwargs)))
@@ -36,7 +36,7 @@ def arguments_text(payload: Payload | None, width: int = 100) -> str:
 
 def members(payload: Payload, width: int = 100) -> list[tuple[str, str]]:
     """Return one line for each entry of a pickled dict, by name; one line for anything else."""
-    state = inert.read(payload.data)
+    state = inert.read(payload.data, buffers=payload.buffers)
     entries = state.items() if isinstance(state, dict) else [("state", state)]
     return [(str(name), show.render(value, width=width)) for name, value in entries]
 
@@ -47,7 +47,7 @@ def as_json(payload: Payload | None) -> Any:
         return None
     if payload.codec == "stand-in":
         return {"$stand_in": json.loads(payload.data)}
-    return show.to_json(inert.read(payload.data))
+    return show.to_json(inert.read(payload.data, buffers=payload.buffers))
 
 
 def outcome_text(outcome: Outcome | None, width: int = 100) -> str:

@@ -11,80 +11,148 @@ from __future__ import annotations
 
 import os
 import threading
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from clearstone import home, run
-from clearstone.errors import StoreError, TraceNotFoundError
+from clearstone.errors import ConfigurationError, StoreError, TraceNotFoundError
 from clearstone.record import faults
+from clearstone.record.journal import DEFAULT_LIMIT
 from clearstone.record.recording import Recording
+from clearstone.record.recovery import journal_folder, recover
 from clearstone.record.tracer import Tracer
 from clearstone.record.writer import Writer
 from clearstone.span import Trace
+from clearstone.store.memory import MemoryTraceStore
 from clearstone.store.sqlite import SQLiteTraceStore
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from clearstone.span import Span
+    from clearstone.record.journal import OnFull
     from clearstone.store.base import TraceStore, TraceSummary
 
 FLUSH_SECONDS = 10.0
 GLANCE_SECONDS = 1.0
 
 
+@dataclass(frozen=True, slots=True)
+class Flushed:
+    """What a flush came to; true where everything is stored.
+
+    Args:
+        stored: whether everything recorded before it is in the store.
+        waiting: bytes that are in the journal and not yet in the store.
+        dropped: records that were dropped since the process began, because the journal was full.
+        reason: why the store does not take them, if it does not.
+    """
+
+    stored: bool
+    waiting: int = 0
+    dropped: int = 0
+    reason: str = ""
+
+    def __bool__(self) -> bool:
+        return self.stored
+
+    def __str__(self) -> str:
+        if self.stored and not self.dropped:
+            return "everything is stored"
+        waits = f"{self.waiting:,} bytes wait in the journal ({self.reason or 'the store is slow'})"
+        dropped = f"{self.dropped:,} record(s) were dropped because the journal was full"
+        return "; ".join(part for part, said in ((waits, not self.stored), (dropped, self.dropped)) if said)
+
+
 class TracerProvider:
     """Records spans into one trace database.
 
+    What is recorded lies in a journal beside the database (``traces.db.journal``) until the database has it, so neither
+    the death of the process nor a database that is locked, full or down loses it. Opening a provider also recovers what
+    dead processes left there.
+
     Args:
         db_path: the SQLite file, created if it is not there; None for ``traces.db`` in the default home.
-        store: a store to use instead of a file.
+        store: a store to use instead of a file. Only one with a file has a journal on disk.
+        journal_limit: at most so many bytes of journal.
+        on_full: what happens past that: ``"drop-and-count"`` drops records, says so once and counts them; ``"block"``
+            lets the recorded call wait for the store.
 
     Raises:
         StoreError: the file cannot be created, is no trace database, or is a newer version's.
+        ConfigurationError: `on_full` is neither.
     """
 
-    def __init__(self, db_path: str | os.PathLike[str] | None = None, *, store: TraceStore | None = None) -> None:
+    def __init__(
+        self,
+        db_path: str | os.PathLike[str] | None = None,
+        *,
+        store: TraceStore | None = None,
+        journal_limit: int = DEFAULT_LIMIT,
+        on_full: OnFull = "drop-and-count",
+    ) -> None:
+        if on_full not in {"block", "drop-and-count"}:
+            raise ConfigurationError(f"on_full={on_full!r} is neither 'block' nor 'drop-and-count'")
         self._store = store if store is not None else _open_store(db_path)
-        self._writer = Writer(self._store)
-        self.recording = Recording(self)
+        path = self._store.path if isinstance(self._store, SQLiteTraceStore) else None
+        self._journal_folder = journal_folder(path) if path is not None else None
+        self._writer = Writer(self._store, self._journal_folder, journal_limit, on_full, self._recover)
+        self.journal = self._writer.journal
+        self._tracers: dict[tuple[str, str], Tracer] = {}
+        self.recording = self.get_tracer().recording
         self.trace_store = LiveStore(self, self._store)
         run.carry_into_threads()
+        if self._journal_folder is not None and self._journal_folder.exists():
+            self._writer.wake()  # another process may have left something there
 
     def get_tracer(self, name: str = "", version: str = "") -> Tracer:
-        """Return a tracer for the component `name`, of version `version`."""
-        return Tracer(self, name, version)
+        """Return the tracer for the component `name`, of version `version`."""
+        key = (str(name), str(version))
+        tracer = self._tracers.get(key)
+        if tracer is None:
+            tracer = Tracer(self, *key)
+            tracer.recording = Recording(tracer)
+            tracer = self._tracers.setdefault(key, tracer)
+        return tracer
 
-    def flush(self, timeout: float = FLUSH_SECONDS) -> bool:
+    def flush(self, timeout: float = FLUSH_SECONDS) -> Flushed:
         """Wait until every span so far is in the store.
 
         Args:
             timeout: at most so many seconds.
 
         Returns:
-            Whether it is; what is not stays queued.
+            What came of it; true where everything is stored. What is not stays in the journal.
         """
-        return self._writer.flush(timeout)
+        return self._report(self._writer.flush(timeout))
 
-    def shutdown(self, timeout: float = FLUSH_SECONDS) -> bool:
+    def shutdown(self, timeout: float = FLUSH_SECONDS) -> Flushed:
         """Flush at once and end the writer's thread. May be called twice; spans that end later are still stored.
 
         Args:
             timeout: it gives up after so many seconds in which the store took nothing.
 
         Returns:
-            Whether everything is stored; if not, that is also said on standard error.
+            What came of it; true where everything is stored. If not, that is also said on standard error, and the
+            journal stays for the next process that opens the database.
         """
-        stored = self._writer.close(timeout)
-        if not stored:
-            waiting = len(self._writer.waiting())
-            faults.report(f"storing {waiting} span(s)", StoreError(f"the store did not take them in {timeout:g} s"))
+        report = self._report(self._writer.close(timeout))
+        if not report or report.dropped:
+            faults.report("storing spans", StoreError(str(report)))
         self._store.close()
-        return stored
+        return report
 
-    def put(self, span: Span) -> None:
-        """Take a span over for storing."""
-        self._writer.put(span)
+    def _report(self, stored: bool) -> Flushed:
+        journal, problem = self.journal, self._writer.problem
+        waiting = 0 if stored else journal.appended - journal.stored
+        return Flushed(stored, waiting, journal.dropped, str(problem) if problem is not None else "")
+
+    def _recover(self) -> None:
+        """Take over what dead processes left. Runs on the writer's thread."""
+        if self._journal_folder is None:
+            return
+        try:
+            recover(self._store, self._journal_folder)
+        except Exception as error:
+            faults.report("recovering the journal of a process that died", error)
 
     def trace_so_far(self, trace_id: str) -> Trace:
         """Return every span of a trace: stored, on its way to the store, and open in this process.
@@ -92,15 +160,24 @@ class TracerProvider:
         Where the store cannot be read, the other two; the fault is counted. A store that is slow is not waited for
         long: what it has not taken yet is known here.
         """
-        self.flush(GLANCE_SECONDS)
+        stored = self._writer.flush(GLANCE_SECONDS)
         try:
             trace = self._store.get_trace(trace_id)
         except (StoreError, TraceNotFoundError) as error:
             trace = Trace(trace_id)
             if isinstance(error, StoreError):
                 faults.report("reading a trace back", error)
-        waiting = [span for span in self._writer.waiting() if span.trace_id == trace_id]
-        return trace.merged(Trace(trace_id, tuple(waiting))).merged(self.open_part(trace_id))
+        if not stored:
+            trace = trace.merged(self._unstored(trace_id))
+        return trace.merged(self.open_part(trace_id))
+
+    def _unstored(self, trace_id: str) -> Trace:
+        waiting = MemoryTraceStore()
+        waiting.apply(self._writer.unstored())
+        try:
+            return waiting.get_trace(trace_id)
+        except TraceNotFoundError:
+            return Trace(trace_id)
 
     def open_part(self, trace_id: str) -> Trace:
         """Return the open spans of a trace that belong to this provider, as they are now."""
@@ -129,10 +206,6 @@ class LiveStore:
         """Return the trace id that `reference` means (see `TraceStore.find`)."""
         self._provider.flush()
         return self._store.find(reference)
-
-    def write(self, spans: Sequence[Span]) -> None:
-        """Store `spans` (see `TraceStore.write`)."""
-        self._store.write(spans)
 
     def close(self) -> None:
         """Close the store (see `TraceStore.close`)."""

@@ -1,107 +1,217 @@
 """The Run that proceeds and remembers: each decorated call becomes a span of one provider.
 
-Idea: `begin` serialises the arguments and stores the span as open, the `OpenCall` it returns serialises what comes out
-and stores the span as ended. Calls of boundaries also hold the agent's state at entry, for the case that they fail.
+Idea: `begin` serialises the arguments and records the span as open; the call it returns serialises what comes out and
+records the end. Calls of boundaries also hold the agent's state at entry, for the case that they fail. This file is on
+the way of every call, so it says in few steps what `LiveSpan` says in many.
 
 Invariant: a fault in here is counted and the user's call goes on: `begin` then gives a call that records nothing.
 """
 
 from __future__ import annotations
 
-import time
+from time import perf_counter_ns, time_ns
 from typing import TYPE_CHECKING, Any
 
 from clearstone import run
 from clearstone.checkpoint import policy
-from clearstone.codec import payload
-from clearstone.codec.arguments import dump_arguments
-from clearstone.record import faults
-from clearstone.record.tracer import LiveSpan, Tracer
-from clearstone.span import Chunk
+from clearstone.codec.arguments import encode_arguments
+from clearstone.codec.payload import encode, names_main, plain
+from clearstone.record import effects, faults, layout
+from clearstone.record.identity import next_span, next_trace
+from clearstone.record.tracer import NO_ATTRIBUTES, UNSET, LiveSpan
+from clearstone.span import PICKLE
+from clearstone.store.base import SiteRow
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from contextvars import Token
 
-    from clearstone.record.provider import TracerProvider
+    from clearstone.record.tracer import Tracer
+    from clearstone.span import Site
+
+_pack_start, _pack_end, _pack_chunk = layout.START.pack, layout.END.pack, layout.CHUNK.pack
+_current, _set_current, _reset_current = run.current_span.get, run.current_span.set, run.current_span.reset
+_live = run.live
+SMALLEST_SUSPECT = 24
+"""A pickle of fewer bytes holds no name of `__main__` and no secret: such a name alone takes so many."""
 
 
 class Recording:
-    """Records decorated calls into `provider` (see `clearstone.run.Run`)."""
+    """Records decorated calls under one tracer (see `clearstone.run.Run`).
 
-    def __init__(self, provider: TracerProvider) -> None:
-        self._tracer = Tracer(provider)
+    Args:
+        tracer: whose spans they are.
+    """
 
-    def begin(self, call: run.BoundCall, tracer: Tracer | None = None) -> run.OpenCall:
-        """Open a span for `call`; never raises for the recorder's sake.
+    def __init__(self, tracer: Tracer) -> None:
+        self._tracer = tracer
+        self._append = tracer.journal.append
+        self._numbers = tracer.journal.number_cache()
 
-        Args:
-            call: the call about to be made.
-            tracer: the tracer its span belongs to; None for the provider's nameless one.
-        """
+    def begin(
+        self, site: Site, instance: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any], streams: bool = False, /
+    ) -> run.OpenCall:
+        """Open a span for a call; never raises for the recorder's sake."""
         try:
-            return self._begin(call, tracer or self._tracer)
+            known = self._numbers.get(site.key)
+            if known is None or known[0] is not site:
+                known = self._define(site)
+            try:
+                form, data = PICKLE, plain((args, kwargs))
+                if len(data) > SMALLEST_SUSPECT and names_main(data):
+                    form, data = encode_arguments(args, kwargs)
+            except Exception:
+                form, data = encode_arguments(args, kwargs)
+            call = RecordedCall()
+            call.tracer, call.site, call.input = self._tracer, site, (form, data)
+            parent = call.parent = _current()
+            number = call.number = next_span()
+            if parent is None:
+                call.trace = next_trace()
+            else:
+                call.place_below(parent)
+            parts = known[2]
+            if instance is not None or streams or site.boundary or site.attributes or site.record_effects:
+                parts += call.prepare(instance, args, kwargs, streams)
+            flags, above = (layout.TOP, 0) if parent is None else (not isinstance(parent, LiveSpan), parent.number)
+            call.start_ns = start_ns = time_ns()
+            record = (
+                _pack_start(1, form, flags, known[1], number, above, call.trace, start_ns, number & 0xFFFFFFFF, len(data))
+                + data
+            )
+            self._append(record + parts if parts else record)
+            _live[number] = call
+            if call.entry is not None:
+                call.entry = policy.at_entry(site, instance, start_ns)
+            call.started = perf_counter_ns()
         except Exception as error:
-            faults.report(f"recording a call of {call.site.key}", error)
+            faults.report(f"recording a call of {site.key}", error)
             return run.PASSING
+        return call
 
-    def _begin(self, call: run.BoundCall, tracer: Tracer) -> RecordedCall:
-        site, parent = call.site, run.current_span.get()
-        span = LiveSpan(tracer, site.name, site.span_type, parent, site)
-        span.input = dump_arguments(call.args, call.kwargs)
-        if call.streams:
-            span.chunks = []
-        span.start()
-        outermost = site.boundary and not (parent is not None and parent.in_boundary)
-        return RecordedCall(span, policy.at_entry(call, span.start_ns) if outermost else None)
+    def _define(self, site: Site) -> tuple[Site, int, bytes]:
+        tracer = self._tracer
+        row = SiteRow(site.key, site.name, site.span_type, site.replay, "INTERNAL", tracer.name, tracer.version)
+        number = tracer.journal.site_number(row)
+        known = self._numbers[site.key] = (site, number, b"" if number else layout.named_site_part(row))
+        return known
 
 
-class RecordedCall:
-    """A call that is being recorded (see `clearstone.run.OpenCall`)."""
+class RecordedCall(LiveSpan):
+    """A call that is being recorded: an open span, and what a decorator reports to (see `clearstone.run.OpenCall`)."""
 
     answer = None
+    site: Site
+    entry: Any = None
+    """At an outermost boundary: the agent's state at entry (see `clearstone.checkpoint.policy`)."""
 
-    def __init__(self, span: LiveSpan, entry: policy.Entry | None) -> None:
-        self._span = span
-        self._entry = entry
+    watch: effects.Watch | None = None
+    """Of a call bound to an object: what is compared at its end."""
+
+    def __init__(self) -> None:
+        """Leave everything to `Recording.begin`."""
+
+    @property
+    def name(self) -> str:  # type: ignore[override]  # a hand-written span has its own
+        """The site's."""
+        return self.site.name
+
+    @property
+    def span_type(self) -> str:  # type: ignore[override]
+        """The site's."""
+        return self.site.span_type
+
+    def prepare(self, instance: Any, args: Any, kwargs: Any, streams: bool) -> bytes:
+        """Set what only some calls have; return the parts of the start that say it."""
+        site, parts = self.site, b""
+        if streams:
+            self.chunks = []
+        if site.attributes:
+            self.set_attributes(dict(site.attributes))
+            parts = self._attribute_part()
+        if site.boundary and not (self.parent is not None and self.parent.in_boundary):
+            self.entry = True  # taken after the start is recorded
+        if instance is not None or site.record_effects:
+            self.watch = effects.begin(self, instance, args, kwargs)
+            self.instance = self.watch.instance
+            parts += self.watch.part
+        return parts
 
     def enter(self) -> Token[run.OpenSpan | None]:
         """Make this call's span the current one."""
-        return run.current_span.set(self._span)
+        return _set_current(self)
 
     def leave(self, token: Token[run.OpenSpan | None]) -> None:
         """Make the caller's span current again."""
-        run.leave(token, self._span.parent)
+        try:
+            _reset_current(token)
+        except ValueError:  # a coroutine or generator may be closed in another context than it ran in
+            _set_current(self.parent)
 
     def chunk(self, value: Any) -> None:
         """Record one item of a stream."""
         try:
-            if self._span.chunks is not None:
-                self._span.chunks.append(Chunk(time.time_ns(), payload.dump(value)))
+            if self.chunks is None:
+                self.chunks = []
+            at_ns, (form, data) = time_ns(), encode(value)
+            number = len(self.chunks)
+            self.chunks.append((at_ns, form, data))
+            self.tracer.journal.append(_pack_chunk(3, form, 0, number, self.number, at_ns, len(data)) + data)
         except Exception as error:
-            faults.report(f"recording a chunk of {self._span.name}", error)
+            faults.report(f"recording a chunk of {self.name}", error)
 
     def returned(self, value: Any) -> None:
-        """Record the returned value and end the span."""
+        """Record the returned value and the end."""
+        elapsed = perf_counter_ns() - self.started
         try:
-            self._span.output = payload.dump(value)
-            self._span.end()
+            try:
+                form, data = PICKLE, plain(value)
+                if len(data) > SMALLEST_SUSPECT and names_main(data):
+                    form, data = encode(value)
+            except Exception:
+                form, data = encode(value)
+            if self.watch is not None:
+                self.effects = effects.end(self.watch)
+            number = self.number
+            if _live.pop(number, None) is None:
+                return  # it was inherited by this process through a fork
+            self.end_ns = end_ns = self.start_ns + elapsed
+            outcome, status, parts = 1, 0, b""
+            if not (
+                self.chunks is None
+                and self.effects is None
+                and self.attributes is NO_ATTRIBUTES
+                and self.status is UNSET
+                and not self.events
+            ):
+                self.output = form, data
+                outcome, status, parts = self._outcome_code(), layout.STATUSES.index(self.status.code), self._end_parts()
+            record = _pack_end(2, form, outcome, status, number, end_ns, len(data)) + data
+            self.tracer.append(record + parts if parts else record)
         except Exception as error:
-            faults.report(f"recording the result of {self._span.name}", error)
+            faults.report(f"recording the result of {self.name}", error)
 
     def raised(self, error: BaseException) -> None:
         """Record the exception and end the span; a boundary saves its checkpoint."""
+        elapsed = perf_counter_ns() - self.started
         try:
-            self._span.fail(error)
-            self._span.end()
-            if self._entry is not None and policy.counts(error):
-                policy.at_failure(self._entry, self._span.snapshot(), self._span.trace_so_far(), error)
+            self._ending()
+            self.fail(error)
+            self.end(elapsed)
+            if self.entry is not None and policy.counts(error):
+                policy.at_failure(self.entry, self.snapshot(), self.trace_so_far(), error)
         except Exception as fault:
-            faults.report(f"recording the failure of {self._span.name}", fault)
+            faults.report(f"recording the failure of {self.name}", fault)
 
     def closed(self) -> None:
         """End the span of a stream that its consumer closed early."""
         try:
-            self._span.complete = False
-            self._span.end()
+            self._ending()
+            self.complete = False
+            self.end()
         except Exception as error:
-            faults.report(f"recording the end of {self._span.name}", error)
+            faults.report(f"recording the end of {self.name}", error)
+
+    def _ending(self) -> None:
+        if self.watch is not None:
+            self.effects = effects.end(self.watch)

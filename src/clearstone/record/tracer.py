@@ -1,47 +1,44 @@
 """Tracers, and the span that is open.
 
 Idea: `LiveSpan` is the one mutable thing of the recording half. It is started, filled in and ended by the calling
-thread, and hands out frozen `Span` values: one when it starts, one when it ends, one to whoever looks in between.
+thread, which leaves a record of each in the journal; whoever looks in between gets a frozen `Span`.
 
-Invariant: a span is stored twice at most (started, ended) and ends once; ending it again changes nothing.
+Invariant: a span is recorded twice (started, ended) and ends once, in the process that started it; ending it again
+changes nothing. What most spans never have (attributes, events, chunks, a failure) costs them nothing: it stands on the
+class until it is set.
 """
 
 from __future__ import annotations
 
-import itertools
+import json
 import math
-import time
+from time import perf_counter_ns, time_ns
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Self
 
 from clearstone import run
 from clearstone.codec import payload
 from clearstone.codec.exceptions import dump_exception
 from clearstone.errors import ConfigurationError
-from clearstone.record import faults
-from clearstone.span import (
-    Event,
-    Outcome,
-    Span,
-    SpanKind,
-    Status,
-    StatusCode,
-    Trace,
-    new_span_id,
-    new_trace_id,
-    replay_mode,
-)
+from clearstone.record import faults, identity, layout
+from clearstone.span import Chunk, Event, Outcome, Span, SpanKind, Status, StatusCode, Trace, replay_mode
+from clearstone.store.base import SiteRow
+
+Encoded = tuple[int, bytes]
+"""A payload as a form and bytes (see `clearstone.codec.payload.encode`)."""
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from contextvars import Token
 
     from clearstone.record.provider import TracerProvider
-    from clearstone.span import Chunk, Failure, Payload, Site
+    from clearstone.span import Failure, Site
 
 LARGEST_INT_BITS = 1024
 """A larger int is kept as its repr: Python refuses to print very large ones."""
 
-_starts = itertools.count(1)
+NO_ATTRIBUTES: Mapping[str, Any] = MappingProxyType({})
+UNSET = Status()
 
 
 class Tracer:
@@ -53,8 +50,13 @@ class Tracer:
         version: the component's version.
     """
 
+    recording: run.Run
+    """The Run that records decorated calls under this name."""
+
     def __init__(self, provider: TracerProvider, name: str = "", version: str = "") -> None:
         self.provider = provider
+        self.journal = provider.journal
+        self.append = provider.journal.append
         self.name = str(name)
         self.version = str(version)
 
@@ -91,41 +93,55 @@ class Tracer:
 
 
 class LiveSpan:
-    """A span that is open (see `clearstone.span.Span` for what its fields mean)."""
+    """A span that is open (see `clearstone.span.Span` for what its fields mean).
 
-    def __init__(
-        self,
-        tracer: Tracer,
-        name: str,
-        span_type: str = "",
-        parent: run.OpenSpan | None = None,
-        site: Site | None = None,
-    ) -> None:
+    Args:
+        tracer: whose it is.
+        name: its name.
+        span_type: its type.
+        parent: the span it belongs below.
+    """
+
+    site: Site | None = None
+    kind = SpanKind.INTERNAL
+    status = UNSET
+    attributes: Mapping[str, Any] = NO_ATTRIBUTES
+    events: tuple[Event, ...] = ()
+    input: Encoded | None = None
+    output: Encoded | None = None
+    effects: Encoded | None = None
+    failure: Failure | None = None
+    chunks: list[tuple[int, int, bytes]] | None = None
+    complete = True
+    instance = ""
+    trace: bytes
+    root: LiveSpan | RemoteSpan | None = None
+    start_ns = 0
+    end_ns: int | None = None
+    providers: tuple[TracerProvider, ...] = ()
+    """Of a trace's first span: the providers that spans below it record into, beside its own."""
+
+    started = 0
+    _token: Token[run.OpenSpan | None] | None = None
+
+    def __init__(self, tracer: Tracer, name: str, span_type: str = "", parent: Any = None) -> None:
         self.tracer = tracer
         self.name = name
         self.span_type = span_type
-        self.site = site
+        self.number = identity.next_span()
         self.parent = parent
-        self.trace_id = parent.trace_id if parent is not None else new_trace_id()
-        self.span_id = new_span_id()
-        self.kind = SpanKind.INTERNAL
-        self.providers: set[TracerProvider] = parent.providers if isinstance(parent, LiveSpan) else set()
-        self.providers.add(tracer.provider)
-        self.status = Status()
-        self.attributes: dict[str, Any] = (
-            {key: _attribute(value) for key, value in site.attributes} if site is not None else {}
-        )
-        self.events: list[Event] = []
-        self.input: Payload | None = None
-        self.output: Payload | None = None
-        self.failure: Failure | None = None
-        self.chunks: list[Chunk] | None = None
-        self.complete = True
-        self.start_ns = 0
-        self.end_ns: int | None = None
-        self._started = 0
-        self._order = 0
-        self._token: Token[run.OpenSpan | None] | None = None
+        if parent is None:
+            self.trace = identity.next_trace()
+        else:
+            self.place_below(parent)
+
+    def place_below(self, parent: LiveSpan | RemoteSpan) -> None:
+        """Take the trace of `parent`, and tell its first span which provider records this one."""
+        self.trace = parent.trace
+        root = self.root = parent.root or parent
+        provider = self.tracer.provider
+        if isinstance(root, LiveSpan) and provider is not root.tracer.provider and provider not in root.providers:
+            root.providers = (*root.providers, provider)
 
     # --- the user's side ---------------------------------------------------------------------------------------------
 
@@ -136,7 +152,9 @@ class LiveSpan:
             key: its name; https://opentelemetry.io/docs/specs/semconv/ lists the usual ones.
             value: str, bool, int, float, None, or a sequence of those; of anything else the repr is kept.
         """
-        self.attributes[str(key)] = _attribute(value)
+        if self.attributes is NO_ATTRIBUTES:
+            self.attributes = {}
+        self.attributes[str(key)] = _attribute(value)  # type: ignore[index]  # a dict from here on
 
     def set_attributes(self, attributes: Mapping[str, Any]) -> None:
         """Set several attributes."""
@@ -146,7 +164,7 @@ class LiveSpan:
     def add_event(self, name: str, attributes: Mapping[str, Any] | None = None) -> None:
         """Note that something happened now."""
         kept = {str(key): _attribute(value) for key, value in (attributes or {}).items()}
-        self.events.append(Event(str(name), time.time_ns(), kept))
+        self.events = (*self.events, Event(str(name), time_ns(), kept))
 
     def record_exception(self, exception: BaseException) -> None:
         """Note an exception as an event, under OpenTelemetry's attribute names. The status is left alone."""
@@ -174,11 +192,11 @@ class LiveSpan:
 
     def set_input(self, value: Any) -> None:
         """Record what the call was given, as it is now."""
-        self.input = payload.dump(value)
+        self.input = payload.encode(value)
 
     def set_output(self, value: Any) -> None:
         """Record what the call gave, as it is now; a replay can then serve it like a decorated call's."""
-        self.output = payload.dump(value)
+        self.output = payload.encode(value)
 
     def __enter__(self) -> Self:
         self.start()
@@ -196,9 +214,19 @@ class LiveSpan:
     # --- the recorder's side -----------------------------------------------------------------------------------------
 
     @property
+    def trace_id(self) -> str:
+        """32 hex digits."""
+        return self.trace.hex()
+
+    @property
+    def span_id(self) -> str:
+        """16 hex digits."""
+        return identity.hex_of(self.number)
+
+    @property
     def in_boundary(self) -> bool:
         """Whether this span, or one above it, is a boundary that has not ended (a thread may outlive it)."""
-        span: run.OpenSpan | None = self
+        span: Any = self
         while isinstance(span, LiveSpan):  # a loop: a deep chain of calls would meet the recursion limit here
             if span.site is not None and span.site.boundary and span.end_ns is None:
                 return True
@@ -211,69 +239,155 @@ class LiveSpan:
         return self.tracer.provider.recording
 
     def start(self) -> None:
-        """Start the clock and store the span as open."""
-        self.start_ns, self._started, self._order = time.time_ns(), time.perf_counter_ns(), next(_starts)
+        """Start the clock and record the span as open."""
+        self.start_ns, self.started = time_ns(), perf_counter_ns()
         run.opened(self)
-        self._store()
+        row = SiteRow(
+            "", self.name, self.span_type, replay_mode(self.span_type), self.kind, self.tracer.name, self.tracer.version
+        )
+        site = self.tracer.journal.site_number(row)
+        parts = b"" if site else layout.named_site_part(row)
+        self._append_start(site, layout.NOTHING, b"", parts + self._attribute_part())
+
+    def _append_start(self, site: int, form: int, data: bytes, parts: bytes) -> None:
+        parent = self.parent
+        above, flags = (parent.number, not isinstance(parent, LiveSpan)) if parent is not None else (0, layout.TOP)
+        self.tracer.journal.append(
+            layout.START.pack(
+                layout.START_KIND, form, flags, site, self.number, above, self.trace, self.start_ns,
+                self.number & 0xFFFFFFFF, len(data),
+            ) + data + parts
+        )  # fmt: skip
 
     def fail(self, error: BaseException) -> None:
         """Record that `error` ended the span."""
         self.failure = dump_exception(error)
         self.set_status(StatusCode.ERROR, f"{self.failure.type_name}: {self.failure.message}")
 
-    def end(self) -> None:
-        """Stop the clock and store the span as ended. The end is start plus elapsed time: never before the start."""
-        if self.end_ns is None:
-            self.end_ns = self.start_ns + time.perf_counter_ns() - self._started
-            run.closed(self)
-            self._store()
+    def end(self, elapsed_ns: int | None = None) -> None:
+        """Record the end. It is start plus elapsed time: never before the start, whatever became of the clock.
+
+        A span that is not open in this process (it has ended, or was inherited by a fork) is left alone.
+
+        Args:
+            elapsed_ns: nanoseconds since the start; None: until now.
+        """
+        if not run.closed(self):
+            return
+        self.end_ns = self.start_ns + (perf_counter_ns() - self.started if elapsed_ns is None else elapsed_ns)
+        try:
+            form, data = self.output or (layout.NOTHING, b"")
+            self.tracer.journal.append(
+                layout.END.pack(
+                    layout.END_KIND, form, self._outcome_code(), layout.STATUSES.index(self.status.code), self.number,
+                    self.end_ns, len(data),
+                ) + data + self._end_parts()
+            )  # fmt: skip
+        except Exception as error:
+            faults.report(f"recording the end of the span {self.name!r}", error)
+
+    def _outcome_code(self) -> int:
+        if self.chunks is not None:
+            return 3 if self.complete else 3 | layout.INCOMPLETE
+        return 2 if self.failure is not None else 1 if self.output is not None else 0
+
+    def _end_parts(self) -> bytes:
+        parts = [self._attribute_part(), layout.input_part(self.input if self.site is None else None)]
+        if self.events:
+            listed = [{"name": each.name, "at_ns": each.at_ns, "attributes": each.attributes} for each in self.events]
+            parts.append(layout.json_part(layout.EVENTS, listed))
+        if self.status.description:
+            parts.append(layout.text_part(layout.STATUS_TEXT, self.status.description))
+        if self.failure is not None:
+            told = self.failure
+            parts.append(layout.failure_part((told.type_name, told.message, told.traceback, told.raised_at)))
+            form, data = payload.to_raw(told.value)
+            parts.append(layout.part(layout.ERROR, data, form))
+        if self.effects is not None:
+            form, data = self.effects
+            parts.append(layout.part(layout.EFFECTS, data, form))
+        return b"".join(parts)
+
+    def _attribute_part(self) -> bytes:
+        return layout.json_part(layout.ATTRIBUTES, dict(self.attributes)) if self.attributes else b""
 
     def snapshot(self) -> Span:
         """Return the span as it is now."""
+        site, parent = self.site, self.parent
         return Span(
             trace_id=self.trace_id,
             span_id=self.span_id,
-            parent_id=self.parent.span_id if self.parent is not None else None,
+            parent_id=identity.hex_of(parent.number) if parent is not None else None,
             name=self.name,
             start_ns=self.start_ns,
             end_ns=self.end_ns,
-            observed_ns=self.start_ns + time.perf_counter_ns() - self._started if self.end_ns is None else 0,
-            order=self._order,
+            observed_ns=self.start_ns + perf_counter_ns() - self.started if self.end_ns is None else 0,
+            order=self.number & 0xFFFFFFFF,
             kind=self.kind,
             span_type=self.span_type,
-            site=self.site.key if self.site is not None else "",
-            replay=self.site.replay if self.site is not None else replay_mode(self.span_type),
+            site=site.key if site is not None else "",
+            replay=site.replay if site is not None else replay_mode(self.span_type),
             tracer_name=self.tracer.name,
             tracer_version=self.tracer.version,
             status=self.status,
             attributes=dict(self.attributes),
-            events=tuple(self.events),
-            input=self.input,
+            events=self.events,
+            input=payload.of_raw(*self.input) if self.input is not None else None,
             outcome=self._outcome(),
+            instance=self.instance,
         )
 
     def trace_so_far(self) -> Trace:
         """Return every span of this trace known to its providers."""
+        root = self.root if isinstance(self.root, LiveSpan) else self
         trace = Trace(self.trace_id)
-        for provider in tuple(self.providers):
+        for provider in dict.fromkeys((root.tracer.provider, self.tracer.provider, *root.providers)):
             trace = trace.merged(provider.trace_so_far(self.trace_id))
         return trace
 
     def _outcome(self) -> Outcome | None:
+        output = payload.of_raw(*self.output) if self.output is not None else None
+        effects = payload.of_raw(*self.effects) if self.effects is not None else None
         if self.chunks is not None:
             if self.end_ns is None and not self.chunks:
                 return None
             ended = self.complete and self.end_ns is not None
-            return Outcome("streamed", self.output, self.failure, tuple(self.chunks), ended)
+            return Outcome("streamed", output, self.failure, _chunks(self.chunks), ended, effects)
         if self.failure is not None:
-            return Outcome("raised", failure=self.failure)
-        return Outcome("returned", self.output) if self.output is not None else None
+            return Outcome("raised", failure=self.failure, effects=effects)
+        return Outcome("returned", output, effects=effects) if output is not None else None
 
-    def _store(self) -> None:
-        try:
-            self.tracer.provider.put(self.snapshot())
-        except Exception as error:
-            faults.report(f"storing the span {self.name!r}", error)
+
+class RemoteSpan:
+    """A span of another process that spans of this one belong below.
+
+    Args:
+        trace: its trace id, 16 bytes.
+        number: its span id, as a number.
+        recording: where calls below it are recorded.
+    """
+
+    root = None
+    in_boundary = False
+
+    def __init__(self, trace: bytes, number: int, recording: run.Run) -> None:
+        self.trace = trace
+        self.number = number
+        self.recording = recording
+
+    @property
+    def trace_id(self) -> str:
+        """32 hex digits."""
+        return self.trace.hex()
+
+    @property
+    def span_id(self) -> str:
+        """16 hex digits."""
+        return identity.hex_of(self.number)
+
+
+def _chunks(chunks: Sequence[tuple[int, int, bytes]]) -> tuple[Chunk, ...]:
+    return tuple(Chunk(at_ns, payload.of_raw(form, data)) for at_ns, form, data in chunks)
 
 
 class PassingSpan:

@@ -13,15 +13,15 @@ from typing import TYPE_CHECKING, Any
 
 from clearstone.codec import payload
 from clearstone.errors import BeyondRecord, ReplayError
-from clearstone.run import PASSING, Answer, OpenCall, PassingCall
+from clearstone.run import PASSING, Answer, BoundCall, OpenCall, PassingCall
 from clearstone.span import replay_mode
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from clearstone.codec.payload import Definitions
     from clearstone.replay.match import Book
-    from clearstone.run import BoundCall
+    from clearstone.span import Site
 
 
 MOST_REFUSALS = 1000
@@ -64,15 +64,17 @@ class Replay:
         """The first refusal, if there was one."""
         return self._refusal
 
-    def begin(self, call: BoundCall) -> OpenCall:
+    def begin(
+        self, site: Site, instance: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any], streams: bool = False, /
+    ) -> OpenCall:
         """Answer a served call, let any other pass.
 
         Raises:
             ReplayError: a served call has no recorded outcome, or an earlier one had none.
         """
-        if call.site.replay == "run":
+        if site.replay == "run":
             return PASSING
-        return ServedCall(self.serve(call))
+        return ServedCall(self.serve(BoundCall(site, instance, args, kwargs, streams)))
 
     def serve(self, call: BoundCall) -> Answer:
         """Return the recorded outcome of `call`; raise as `begin` does."""

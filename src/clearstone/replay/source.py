@@ -23,6 +23,7 @@ from clearstone.codec import payload
 from clearstone.codec.payload import MAIN_ALIAS, MAIN_NAMES, main_file
 from clearstone.errors import ReplayError, TargetError
 from clearstone.replay.nearest import nearest
+from clearstone.span import Site
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -221,11 +222,11 @@ class _Importing:
     def __init__(self, what: str) -> None:
         self._what = what
 
-    def begin(self, call: run.BoundCall) -> run.OpenCall:
-        if call.site.replay == "run" and not call.site.boundary:
+    def begin(self, site: Site, *_: Any) -> run.OpenCall:
+        if site.replay == "run" and not site.boundary:
             return run.PASSING
         raise TargetError(
-            f"importing {self._what}{_importing_line()} calls {call.site.target}. Put what runs the agent under "
+            f"importing {self._what}{_importing_line()} calls {site.target}. Put what runs the agent under "
             f"'if __name__ == \"__main__\":', or replay the stored code with --code recorded"
         )
 

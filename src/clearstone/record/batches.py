@@ -1,0 +1,144 @@
+"""Records of a journal as rows for the store.
+
+Idea: a span that starts and ends among the same records is one row. One that is still open is a row without an end; its
+end is a row of its own in a later batch. So nothing is remembered between batches but what the site numbers mean.
+
+Invariant: the same records give the same rows, and applying them again changes nothing (see `TraceStore.apply`); that
+is what makes recovery after any death safe.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+from clearstone.record import layout
+from clearstone.record.layout import Chunk, End, SiteDefinition, Start
+from clearstone.store.base import Batch, ChunkRow, EndRow, SiteRow, SpanRow
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from clearstone.store.base import ProcessRow, RawPayload
+
+UNKNOWN_SITE = SiteRow("", "?", "", "run", "INTERNAL", "", "")
+"""Where the definition of a site number is lost."""
+
+NOT_FAILED = (None, None, None, None)
+
+
+class Assembler:
+    """Makes batches of one process's records.
+
+    Args:
+        process: whose they are.
+    """
+
+    def __init__(self, process: ProcessRow) -> None:
+        self.process = process
+        self._sites: dict[int, SiteRow] = {}
+
+    def batch(self, records: Iterable[bytes]) -> Batch:
+        """Return the rows of `records`.
+
+        Raises:
+            ValueError: one of them cannot be read.
+        """
+        making = _Making(self._sites)
+        for record in records:
+            making.take(layout.read(record))
+        return making.batch(self.process)
+
+
+class _Making:
+    """One batch in the making."""
+
+    def __init__(self, sites: dict[int, SiteRow]) -> None:
+        self._known = sites
+        self._indexes: dict[int | SiteRow, int] = {}
+        self._sites: list[SiteRow] = []
+        self._open: dict[int, Start] = {}
+        self._spans: list[SpanRow] = []
+        self._ends: list[EndRow] = []
+        self._chunks: list[ChunkRow] = []
+
+    def take(self, record: layout.Record) -> None:
+        kind = type(record)
+        if kind is Start:
+            self._open[record.span] = record  # type: ignore[union-attr, assignment]  # a Start it is
+        elif kind is End:
+            self._end(record)  # type: ignore[arg-type]  # an End
+        elif kind is Chunk:
+            self._chunks.append(ChunkRow(*record))  # type: ignore[arg-type]  # the same fields
+        elif kind is SiteDefinition:
+            self._known[record.number] = record.row  # type: ignore[union-attr]  # a SiteDefinition
+
+    def _end(self, end: End) -> None:
+        start = self._open.pop(end.span, None)
+        if start is None:
+            self._ends.append(_end_row(end))
+        elif start.parts or end.parts:
+            self._spans.append(self._span(start, end))
+        else:
+            self._spans.append(self._plain_span(start, end))
+
+    def batch(self, process: ProcessRow) -> Batch:
+        still_open = [self._span(start, None) for start in self._open.values()]
+        return Batch(process, self._sites, [*self._spans, *still_open], self._ends, self._chunks)
+
+    def _span(self, start: Start, end: End | None) -> SpanRow:
+        site = self._indexes.get(start.site) if start.site else None
+        if site is None:
+            site = self._site(start)
+        parts = start.parts
+        instance = layout.text_of(parts[layout.INSTANCE]) if layout.INSTANCE in parts else None
+        ended = _end_row(end) if end is not None else None
+        if ended is not None:
+            rest = (ended.end_ns, *ended[2:12], ended.input or start.input, *ended[12:15])
+        else:
+            attributes = _text(parts, layout.ATTRIBUTES)
+            rest = (None, "UNSET", "", None, True, attributes, None, *NOT_FAILED, start.input, None, None, None)
+        head = (start.span, start.trace, start.parent or None, site, start.top, start.start_ns, start.order, instance)
+        return SpanRow._make(head + rest)
+
+    def _plain_span(self, start: Start, end: End) -> SpanRow:
+        """Return what `_span` does, for the most of spans: those with nothing but an input and an output."""
+        span, parent, trace, site, top, start_ns, order, given, _ = start
+        _, end_ns, outcome, complete, status, gave, _ = end
+        index = self._indexes.get(site)
+        if index is None:
+            index = self._site(start)
+        return tuple.__new__(
+            SpanRow,
+            (span, trace, parent or None, index, top, start_ns, order, None, end_ns, status, "", outcome, complete,
+             None, None, None, None, None, None, given, gave, None, None),
+        )  # fmt: skip
+
+    def _site(self, start: Start) -> int:
+        if start.site:
+            row, key = self._known.get(start.site, UNKNOWN_SITE), start.site
+        else:
+            key = row = SiteRow(*json.loads(layout.text_of(start.parts[layout.NAMED_SITE])))
+        index = self._indexes.get(key)
+        if index is None:
+            index = self._indexes[key] = len(self._sites)
+            self._sites.append(row)
+        return index
+
+
+def _end_row(end: End) -> EndRow:
+    span, end_ns, outcome, complete, status, output, parts = end
+    if not parts:
+        return EndRow(span, end_ns, status, "", outcome, complete, None, None, None, None, None, None, output)
+    status_text = _text(parts, layout.STATUS_TEXT) or ""
+    failure = json.loads(layout.text_of(parts[layout.FAILURE])) if layout.FAILURE in parts else NOT_FAILED
+    error, effects = parts.get(layout.ERROR), parts.get(layout.EFFECTS)
+    attributes, events = _text(parts, layout.ATTRIBUTES), _text(parts, layout.EVENTS)
+    return EndRow(
+        span, end_ns, status, status_text, outcome, complete, attributes, events, *failure, output, error, effects,
+        parts.get(layout.INPUT),
+    )  # fmt: skip
+
+
+def _text(parts: dict[int, RawPayload], role: int) -> str | None:
+    return layout.text_of(parts[role]) if role in parts else None

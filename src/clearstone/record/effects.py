@@ -1,0 +1,214 @@
+"""What a call did to the object it is bound to, and which object that is.
+
+Idea: a served call is not made again in a replay, so what it changed on `self` must be recorded beside what it
+returned. At its start each attribute's identity, and its length where it is a container, are noted; at its end rebound
+attributes, grown and shrunk containers are found by comparing them, and only what changed is serialised. The agent's
+10,000 messages are looked at once (their list's length), never copied.
+
+Invariant: `self` is never serialised. Where another call on the same object, neither above nor below this one, ran at
+the same time, who changed what cannot be told: the effect says that it is ambiguous.
+
+Refused: comparing values (the cost would follow the state's size); what changes deep inside an object of the same
+identity and length is therefore not seen, and `replay="run"` is the way for such a call.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import threading
+import weakref
+from collections import Counter, OrderedDict, defaultdict, deque
+from typing import TYPE_CHECKING, Any
+
+from clearstone.codec.arguments import encode_arguments
+from clearstone.codec.exceptions import or_described
+from clearstone.codec.payload import encode
+from clearstone.record import layout
+from clearstone.span import STAND_IN
+
+if TYPE_CHECKING:
+    from clearstone.record.recording import RecordedCall
+
+SEQUENCES = frozenset({list, deque})
+DICTS = frozenset({dict, defaultdict, OrderedDict, Counter})
+CONTAINERS = SEQUENCES | DICTS | {set, bytearray}
+"""Exact types: the length of a subclass is the user's code to tell."""
+
+Look = tuple[Any, int, Any, Any]
+"""What is noted of an attribute: its value; of a container the length, and its first and last item (of a dict the last
+key), by which a container that grew at its end is told from one that was changed elsewhere."""
+
+_numbers = itertools.count(1)
+_lock = threading.RLock()
+_objects: dict[int, _Object] = {}
+
+
+class _Object:
+    """An object that decorated methods are called on."""
+
+    def __init__(self, instance: Any) -> None:
+        cls = type(instance)
+        self.text = f"{cls.__module__}:{cls.__qualname__}#{next(_numbers)}"
+        self.part = layout.text_part(layout.INSTANCE, self.text)
+        self.active: dict[int, Watch] = {}
+        self.refers = weakref.ref(instance, lambda _, key=id(instance): _objects.pop(key, None))
+
+
+class Watch:
+    """What is compared at the end of one call."""
+
+    before: dict[str, Look] | None = None
+    given: tuple[int, bytes] | None = None
+    arguments: tuple[Any, Any] | None = None
+    instance = ""
+    part = b""
+    ambiguous = False
+    bound: Any = None
+    object: _Object | None = None
+
+    def __init__(self, call: RecordedCall) -> None:
+        self.call = call
+
+
+def begin(call: RecordedCall, instance: Any, args: Any, kwargs: Any) -> Watch:
+    """Note what `call` may change.
+
+    Args:
+        call: it has its parent.
+        instance: the object it is bound to; a class for a classmethod, None for a function.
+        args: its positional arguments.
+        kwargs: its keyword arguments.
+    """
+    watch = Watch(call)
+    if instance is not None:
+        _note_instance(watch, call, instance)
+    if call.site.record_effects:
+        watch.arguments, watch.given = (args, kwargs), encode_arguments(args, kwargs)
+    return watch
+
+
+def _note_instance(watch: Watch, call: RecordedCall, instance: Any) -> None:
+    if isinstance(instance, type):
+        watch.instance = f"{instance.__module__}:{instance.__qualname__}"
+        watch.part = layout.text_part(layout.INSTANCE, watch.instance)
+        return
+    known = _objects.get(id(instance))
+    if known is None or known.refers() is not instance:
+        known = _new(instance)
+    if known is None:
+        watch.instance = f"{type(instance).__module__}:{type(instance).__qualname__}"
+        watch.part = layout.text_part(layout.INSTANCE, watch.instance)
+    else:
+        watch.object, watch.instance, watch.part = known, known.text, known.part
+        if known.active:
+            _meet(watch, call, known)
+        known.active[id(watch)] = watch
+    if call.site.replay == "serve":
+        watch.bound, watch.before = instance, _look(instance)
+
+
+def _new(instance: Any) -> _Object | None:
+    try:
+        made = _Object(instance)
+    except TypeError:  # it takes no weak reference: it has no number, for its place in memory may be another's next
+        return None
+    with _lock:
+        known = _objects.get(id(instance))
+        if known is None or known.refers() is not instance:
+            known = _objects[id(instance)] = made
+    return known
+
+
+def _meet(watch: Watch, call: RecordedCall, known: _Object) -> None:
+    """Find who else is at work on the object: calls above this one wait for it, any other may change what it does."""
+    above = set()
+    span: Any = call.parent
+    while span is not None:
+        above.add(id(span))
+        span = getattr(span, "parent", None)
+    for other in list(known.active.values()):
+        if id(other.call) not in above:
+            other.ambiguous = watch.ambiguous = True
+
+
+def _look(instance: Any) -> dict[str, Look]:
+    found = {name: _seen(value) for name, value in getattr(instance, "__dict__", {}).copy().items()}
+    for name in _slots(type(instance)):
+        with contextlib.suppress(AttributeError):  # not set
+            found[name] = _seen(getattr(instance, name))
+    return found
+
+
+def _seen(value: Any) -> Look:
+    kind = type(value)
+    if kind not in CONTAINERS:
+        return value, -1, None, None
+    if not value:
+        return value, 0, None, None
+    if kind in SEQUENCES:
+        return value, len(value), value[0], value[-1]
+    return value, len(value), None, next(reversed(value)) if kind in DICTS else None
+
+
+def _slots(cls: type) -> tuple[str, ...]:
+    known = _slots_of.get(cls)
+    if known is None:
+        listed = [vars(base).get("__slots__", ()) for base in cls.__mro__]
+        names = [name for slots in listed for name in ((slots,) if isinstance(slots, str) else slots)]
+        known = _slots_of[cls] = tuple(name for name in names if name not in {"__dict__", "__weakref__"})
+    return known
+
+
+_slots_of: weakref.WeakKeyDictionary[type, tuple[str, ...]] = weakref.WeakKeyDictionary()
+
+
+def end(watch: Watch) -> tuple[int, bytes] | None:
+    """Return what the call changed, serialised; None where it changed nothing that is looked at.
+
+    The value is a dict: ``set`` (rebound attributes), ``deleted`` (their names), ``extended`` (the new tail of a list or
+    deque), ``added`` (the new items of a dict), ``contents`` (all of a container that shrank, or of a set), ``arguments``
+    (``(args, kwargs)`` after a call whose site has ``record_effects=True``), ``ambiguous``.
+    """
+    if watch.object is not None:
+        watch.object.active.pop(id(watch), None)
+    found: dict[str, Any] = {}
+    if watch.before is not None:
+        _compare(watch.before, _look(watch.bound), found)
+    if watch.arguments is not None:
+        now = encode_arguments(*watch.arguments)
+        if now != watch.given:
+            found["arguments"] = watch.arguments
+    if not found:
+        return None
+    found["ambiguous"] = watch.ambiguous
+    whole = encode(found)
+    return whole if whole[0] != STAND_IN else encode(or_described(found))
+
+
+def _compare(before: dict[str, Look], after: dict[str, Look], found: dict[str, Any]) -> None:
+    for name, (value, length, _, _) in after.items():
+        known, was, first, last = before.get(name, _NOTHING)
+        if value is not known:
+            found.setdefault("set", {})[name] = value
+        elif length != was:
+            kind, changed = _growth(value, was, first, last)
+            found.setdefault(kind, {})[name] = changed
+    deleted = [name for name in before if name not in after]
+    if deleted:
+        found["deleted"] = deleted
+
+
+def _growth(value: Any, was: int, first: Any, last: Any) -> tuple[str, Any]:
+    """Say how a container came to another length; what stood in it must still stand where it stood to count as grown."""
+    if 0 < was < len(value):
+        if type(value) in SEQUENCES and value[0] is first and value[was - 1] is last:
+            return "extended", list(itertools.islice(value, was, None))
+        if type(value) in DICTS:
+            keys = itertools.islice(value.items(), was - 1, None)
+            if next(keys)[0] is last:
+                return "added", dict(keys)
+    return "contents", value
+
+
+_NOTHING: Look = (object(), -1, None, None)
