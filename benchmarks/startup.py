@@ -1,8 +1,9 @@
-"""How fast the command line starts and the package imports, against a bare interpreter.
+"""How fast the command line starts and the package imports, against a bare interpreter and against importing wrapt.
 
-python benchmarks/startup.py [--repeats 15]
+    python benchmarks/startup.py [--repeats 15]
 
-The commands are run in turn, so that a slow phase of the machine hits all of them; figures are medians.
+The commands are run in turn, so that a slow phase of the machine hits all of them; figures are medians, and what is
+over another command is the median of the rounds' differences.
 """
 
 import argparse
@@ -12,12 +13,15 @@ import subprocess
 import sys
 import time
 
+BARE, WRAPT, CLEARSTONE = "python -c pass", "python -c 'import wrapt'", "python -c 'import clearstone'"
 COMMANDS = {
-    "python -c pass": [sys.executable, "-c", "pass"],
-    "python -c 'import wrapt'": [sys.executable, "-c", "import wrapt"],
-    "python -c 'import clearstone'": [sys.executable, "-c", "import clearstone"],
+    BARE: [sys.executable, "-c", "pass"],
+    WRAPT: [sys.executable, "-c", "import wrapt"],
+    CLEARSTONE: [sys.executable, "-c", "import clearstone"],
     "clearstone --help": [sys.executable, "-m", "clearstone", "--help"],
 }
+MOST_MILLISECONDS, MOST_MODULES = 60, 120
+"""What importing clearstone may take over importing wrapt."""
 
 
 def milliseconds(command: list[str]) -> float:
@@ -41,13 +45,25 @@ def main() -> None:
     for _ in range(repeats):
         for name, command in COMMANDS.items():
             found[name].append(milliseconds(command))
-    bare = statistics.median(found["python -c pass"])
     print(f"Python {sys.version.split()[0]}, {os.cpu_count()} cores, {repeats} repeats")
     print(f"{'':34}{'ms':>7}{'lowest':>9}{'highest':>9}{'over bare':>11}")
     for name, values in found.items():
-        median = statistics.median(values)
-        print(f"{name:34}{median:7.0f}{min(values):9.0f}{max(values):9.0f}{median - bare:11.0f}")
-    print(f"modules: wrapt {modules('import wrapt')}, clearstone {modules('import clearstone')}")
+        over = over_other(values, found[BARE])
+        print(f"{name:34}{statistics.median(values):7.0f}{min(values):9.0f}{max(values):9.0f}{over:11.0f}")
+    over = over_other(found[CLEARSTONE], found[WRAPT])
+    more = modules("import clearstone") - modules("import wrapt")
+    print(
+        f"import clearstone over import wrapt: {over:.0f} ms, {judged(over <= MOST_MILLISECONDS)} {MOST_MILLISECONDS}"
+    )
+    print(f"and {more} modules more, {judged(more < MOST_MODULES)} {MOST_MODULES}")
+
+
+def over_other(values: list[float], other: list[float]) -> float:
+    return statistics.median(one - its for one, its in zip(values, other, strict=True))
+
+
+def judged(holds: bool) -> str:
+    return "within" if holds else "OVER"
 
 
 if __name__ == "__main__":
