@@ -45,14 +45,32 @@ _objects: dict[int, _Object] = {}
 
 
 class _Object:
-    """An object that decorated methods are called on."""
+    """An object that decorated methods are called on.
+
+    One that takes no weak reference is known only while a call on it is active: its place in memory may be another's
+    next, so it has no number.
+    """
 
     def __init__(self, instance: Any) -> None:
         cls = type(instance)
-        self.text = f"{cls.__module__}:{cls.__qualname__}#{next(_numbers)}"
-        self.part = layout.text_part(layout.INSTANCE, self.text)
+        self.text = f"{cls.__module__}:{cls.__qualname__}"
+        self.key = id(instance)
         self.active: dict[int, Watch] = {}
-        self.refers = weakref.ref(instance, lambda _, key=id(instance): _objects.pop(key, None))
+        try:
+            self._weak: weakref.ref[Any] | None = weakref.ref(instance, lambda _, key=self.key: _objects.pop(key, None))
+            self._held = None
+            self.text += f"#{next(_numbers)}"
+        except TypeError:
+            self._weak, self._held = None, instance
+        self.part = layout.text_part(layout.INSTANCE, self.text)
+
+    def is_of(self, instance: Any) -> bool:
+        return instance is (self._held if self._weak is None else self._weak())
+
+    def leave(self, watch: Watch) -> None:
+        self.active.pop(id(watch), None)
+        if self._weak is None and not self.active:
+            _objects.pop(self.key, None)
 
 
 class Watch:
@@ -94,29 +112,22 @@ def _note_instance(watch: Watch, call: RecordedCall, instance: Any) -> None:
         watch.part = layout.text_part(layout.INSTANCE, watch.instance)
         return
     known = _objects.get(id(instance))
-    if known is None or known.refers() is not instance:
+    if known is None or not known.is_of(instance):
         known = _new(instance)
-    if known is None:
-        watch.instance = f"{type(instance).__module__}:{type(instance).__qualname__}"
-        watch.part = layout.text_part(layout.INSTANCE, watch.instance)
-    else:
-        watch.object, watch.instance, watch.part = known, known.text, known.part
-        if known.active:
-            _meet(watch, call, known)
-        known.active[id(watch)] = watch
+    watch.object, watch.instance, watch.part = known, known.text, known.part
+    if known.active:
+        _meet(watch, call, known)
+    known.active[id(watch)] = watch
     if call.site.replay == "serve":
         watch.bound, watch.before = instance, _look(instance)
 
 
-def _new(instance: Any) -> _Object | None:
-    try:
-        made = _Object(instance)
-    except TypeError:  # it takes no weak reference: it has no number, for its place in memory may be another's next
-        return None
+def _new(instance: Any) -> _Object:
+    made = _Object(instance)
     with _lock:
-        known = _objects.get(id(instance))
-        if known is None or known.refers() is not instance:
-            known = _objects[id(instance)] = made
+        known = _objects.get(made.key)
+        if known is None or not known.is_of(instance):
+            known = _objects[made.key] = made
     return known
 
 
@@ -171,7 +182,7 @@ def end(watch: Watch) -> tuple[int, bytes] | None:
     (``(args, kwargs)`` after a call whose site has ``record_effects=True``), ``ambiguous``.
     """
     if watch.object is not None:
-        watch.object.active.pop(id(watch), None)
+        watch.object.leave(watch)
     found: dict[str, Any] = {}
     if watch.before is not None:
         _compare(watch.before, _look(watch.bound), found)

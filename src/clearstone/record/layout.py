@@ -118,11 +118,6 @@ def named_site_part(row: SiteRow) -> bytes:
     return json_part(NAMED_SITE, _valid(row))
 
 
-def input_part(given: tuple[int, bytes] | None) -> bytes:
-    """Return the input of a hand-written span, which is set after its start."""
-    return part(INPUT, given[1], given[0]) if given is not None else b""
-
-
 def text_of(raw: RawPayload) -> str:
     """Return the text of a part."""
     return raw.data.decode()

@@ -24,6 +24,7 @@ from clearstone.record.recovery import journal_folder, recover
 from clearstone.record.tracer import Tracer
 from clearstone.record.writer import Writer
 from clearstone.span import Trace
+from clearstone.store import blobs
 from clearstone.store.memory import MemoryTraceStore
 from clearstone.store.sqlite import SQLiteTraceStore
 
@@ -73,7 +74,8 @@ class TracerProvider:
         db_path: the SQLite file, created if it is not there; None for ``traces.db`` in the default home.
         store: a store to use instead of a file. Only one with a file has a journal on disk.
         journal_limit: at most so many bytes of journal.
-        on_full: what happens past that: ``"drop-and-count"`` drops records, says so once and counts them; ``"block"``
+        payload_limit: a payload of more bytes goes to a file of its own, in ``traces.db.blobs`` beside the database.
+        on_full: what happens past the journal's limit: ``"drop-and-count"`` drops records, says so once and counts them; ``"block"``
             lets the recorded call wait for the store.
 
     Raises:
@@ -88,12 +90,15 @@ class TracerProvider:
         store: TraceStore | None = None,
         journal_limit: int = DEFAULT_LIMIT,
         on_full: OnFull = "drop-and-count",
+        payload_limit: int = blobs.DEFAULT_LIMIT,
     ) -> None:
         if on_full not in {"block", "drop-and-count"}:
             raise ConfigurationError(f"on_full={on_full!r} is neither 'block' nor 'drop-and-count'")
         self._store = store if store is not None else _open_store(db_path)
         path = self._store.path if isinstance(self._store, SQLiteTraceStore) else None
         self._journal_folder = journal_folder(path) if path is not None else None
+        self.blobs = blobs.folder_of(path) if path is not None else None
+        self.payload_limit = payload_limit
         self._writer = Writer(self._store, self._journal_folder, journal_limit, on_full, self._recover)
         self.journal = self._writer.journal
         self._tracers: dict[tuple[str, str], Tracer] = {}

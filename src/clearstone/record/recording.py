@@ -46,6 +46,7 @@ class Recording:
     def __init__(self, tracer: Tracer) -> None:
         self._tracer = tracer
         self._append = tracer.journal.append
+        self._limit = tracer.payload_limit
         self._numbers = tracer.journal.number_cache()
 
     def begin(
@@ -71,6 +72,8 @@ class Recording:
             else:
                 call.place_below(parent)
             parts = known[2]
+            if len(data) > self._limit:
+                form, data = self._tracer.aside(form, data)
             if instance is not None or streams or site.boundary or site.attributes or site.record_effects:
                 parts += call.prepare(instance, args, kwargs, streams)
             flags, above = (layout.TOP, 0) if parent is None else (not isinstance(parent, LiveSpan), parent.number)
@@ -156,7 +159,8 @@ class RecordedCall(LiveSpan):
             at_ns, (form, data) = time_ns(), encode(value)
             number = len(self.chunks)
             self.chunks.append((at_ns, form, data))
-            self.tracer.journal.append(_pack_chunk(3, form, 0, number, self.number, at_ns, len(data)) + data)
+            form, data = self.tracer.fitting(form, data)
+            self.tracer.append(_pack_chunk(3, form, 0, number, self.number, at_ns, len(data)) + data)
         except Exception as error:
             faults.report(f"recording a chunk of {self.name}", error)
 
@@ -177,6 +181,9 @@ class RecordedCall(LiveSpan):
                 return  # it was inherited by this process through a fork
             self.end_ns = end_ns = self.start_ns + elapsed
             outcome, status, parts = 1, 0, b""
+            tracer = self.tracer
+            if len(data) > tracer.payload_limit:
+                form, data = tracer.aside(form, data)
             if not (
                 self.chunks is None
                 and self.effects is None
@@ -187,7 +194,7 @@ class RecordedCall(LiveSpan):
                 self.output = form, data
                 outcome, status, parts = self._outcome_code(), layout.STATUSES.index(self.status.code), self._end_parts()
             record = _pack_end(2, form, outcome, status, number, end_ns, len(data)) + data
-            self.tracer.append(record + parts if parts else record)
+            tracer.append(record + parts if parts else record)
         except Exception as error:
             faults.report(f"recording the result of {self.name}", error)
 

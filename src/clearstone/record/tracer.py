@@ -21,7 +21,8 @@ from clearstone.codec import payload
 from clearstone.codec.exceptions import dump_exception
 from clearstone.errors import ConfigurationError
 from clearstone.record import faults, identity, layout
-from clearstone.span import Chunk, Event, Outcome, Span, SpanKind, Status, StatusCode, Trace, replay_mode
+from clearstone.span import BLOB, Chunk, Event, Outcome, Span, SpanKind, Status, StatusCode, Trace, replay_mode
+from clearstone.store import blobs
 from clearstone.store.base import SiteRow
 
 Encoded = tuple[int, bytes]
@@ -57,6 +58,7 @@ class Tracer:
         self.provider = provider
         self.journal = provider.journal
         self.append = provider.journal.append
+        self.payload_limit = provider.payload_limit
         self.name = str(name)
         self.version = str(version)
 
@@ -90,6 +92,22 @@ class Tracer:
         span.kind = _kind(kind)
         span.set_attributes(attributes)
         return span
+
+
+    def fitting(self, form: int, data: bytes) -> Encoded:
+        """Return a payload as the journal takes it: one beyond the limit stands in a file and is named."""
+        return self.aside(form, data) if len(data) > self.payload_limit else (form, data)
+
+    def aside(self, form: int, data: bytes) -> Encoded:
+        """Put a payload into a blob file; where that cannot be written it stays what it is."""
+        folder = self.provider.blobs
+        if folder is None:
+            return form, data
+        try:
+            return form | BLOB, blobs.write(folder, data)
+        except OSError as error:
+            faults.report(f"putting a payload of {len(data):,} bytes into a file", error)
+            return form, data
 
 
 class LiveSpan:
@@ -252,7 +270,7 @@ class LiveSpan:
     def _append_start(self, site: int, form: int, data: bytes, parts: bytes) -> None:
         parent = self.parent
         above, flags = (parent.number, not isinstance(parent, LiveSpan)) if parent is not None else (0, layout.TOP)
-        self.tracer.journal.append(
+        self.tracer.append(
             layout.START.pack(
                 layout.START_KIND, form, flags, site, self.number, above, self.trace, self.start_ns,
                 self.number & 0xFFFFFFFF, len(data),
@@ -276,8 +294,8 @@ class LiveSpan:
             return
         self.end_ns = self.start_ns + (perf_counter_ns() - self.started if elapsed_ns is None else elapsed_ns)
         try:
-            form, data = self.output or (layout.NOTHING, b"")
-            self.tracer.journal.append(
+            form, data = self.tracer.fitting(*self.output) if self.output is not None else (layout.NOTHING, b"")
+            self.tracer.append(
                 layout.END.pack(
                     layout.END_KIND, form, self._outcome_code(), layout.STATUSES.index(self.status.code), self.number,
                     self.end_ns, len(data),
@@ -292,7 +310,7 @@ class LiveSpan:
         return 2 if self.failure is not None else 1 if self.output is not None else 0
 
     def _end_parts(self) -> bytes:
-        parts = [self._attribute_part(), layout.input_part(self.input if self.site is None else None)]
+        parts = [self._attribute_part(), self._payload_part(layout.INPUT, self.input if self.site is None else None)]
         if self.events:
             listed = [{"name": each.name, "at_ns": each.at_ns, "attributes": each.attributes} for each in self.events]
             parts.append(layout.json_part(layout.EVENTS, listed))
@@ -301,12 +319,15 @@ class LiveSpan:
         if self.failure is not None:
             told = self.failure
             parts.append(layout.failure_part((told.type_name, told.message, told.traceback, told.raised_at)))
-            form, data = payload.to_raw(told.value)
-            parts.append(layout.part(layout.ERROR, data, form))
-        if self.effects is not None:
-            form, data = self.effects
-            parts.append(layout.part(layout.EFFECTS, data, form))
+            parts.append(self._payload_part(layout.ERROR, payload.to_raw(told.value)))
+        parts.append(self._payload_part(layout.EFFECTS, self.effects))
         return b"".join(parts)
+
+    def _payload_part(self, role: int, given: Encoded | None) -> bytes:
+        if given is None:
+            return b""
+        form, data = self.tracer.fitting(*given)
+        return layout.part(role, data, form)
 
     def _attribute_part(self) -> bytes:
         return layout.json_part(layout.ATTRIBUTES, dict(self.attributes)) if self.attributes else b""
