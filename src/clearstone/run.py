@@ -178,6 +178,7 @@ live: dict[int, OpenSpan] = {}
 """The open spans of this process, by number. Whoever opens one ends it, also where its generator or coroutine is
 dropped, so none stays here by mistake."""
 
+_overridden = False
 _disabled = os.environ.get("CLEARSTONE_DISABLED", "") not in {"", "0"}
 
 
@@ -194,9 +195,16 @@ def is_disabled() -> bool:
     return _disabled
 
 
+def was_overridden() -> bool:
+    """Whether decorated calls of this process were ever sent anywhere but to a recorder: to a replay, mostly."""
+    return _overridden
+
+
 @contextlib.contextmanager
 def overriding(run: Run) -> Iterator[None]:
     """Send every decorated call of this context to `run`, whatever provider it belongs to."""
+    global _overridden  # noqa: PLW0603 - it is about the process
+    _overridden = _overridden or run is not SUSPENDED
     token = override.set(run)
     span = current_span.set(None)
     try:

@@ -1,7 +1,8 @@
-"""Faults of the recorder itself: counted, said once, never raised into the user's call."""
+"""Faults of the recorder itself: counted, said once, summed up at exit, never raised into the user's call."""
 
 from __future__ import annotations
 
+import atexit
 import threading
 from collections import Counter
 
@@ -30,3 +31,12 @@ def counts() -> dict[str, int]:
     """Return how many faults of each exception type there were in this process."""
     with _lock:
         return dict(_counts)
+
+
+@atexit.register
+def _sum_up() -> None:
+    """Say how often, where it was more than the one time each that has been said."""
+    found = counts()
+    if sum(found.values()) > len(found):
+        told = ", ".join(f"{kind} {count} time(s)" for kind, count in sorted(found.items()))
+        notice.say(f"the recorder skipped something {sum(found.values())} times in this run: {told}")

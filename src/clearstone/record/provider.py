@@ -9,13 +9,14 @@ decorated calls then pass through.
 
 from __future__ import annotations
 
+import atexit
 import os
 import threading
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from clearstone import home, run
+from clearstone import home, notice, run
 from clearstone.errors import ConfigurationError, StoreError, TraceNotFoundError
 from clearstone.record import faults
 from clearstone.record.journal import DEFAULT_LIMIT
@@ -246,6 +247,8 @@ def configure(
         _set_home(home)
     chosen = provider if provider is not None else TracerProvider(db_path)
     with _default_lock:
+        if _default is None:
+            atexit.register(_say_nothing_was_recorded)
         earlier, _default, _default_failed = _default, chosen, False
     if earlier is not None and earlier is not chosen:
         earlier.shutdown()
@@ -269,6 +272,12 @@ def _make_default() -> None:
     except StoreError as error:
         _default_failed = True
         faults.report("opening the default trace database", error)
+
+
+def _say_nothing_was_recorded() -> None:
+    """A program that asked for records and has none is told so; a replay records nothing on purpose."""
+    if _default is not None and not _default.journal.appended and not run.was_overridden() and not run.is_disabled():
+        notice.say("this run recorded no call: is anything decorated with @traced or @checkpointable called in it?")
 
 
 def _set_home(folder: str | os.PathLike[str]) -> None:
