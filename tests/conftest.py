@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from clearstone import home, run
+from clearstone.codec import redact
 from clearstone.record import faults, provider
 
 
@@ -29,6 +30,7 @@ def isolated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     if provider._default is not None:
         provider._default.shutdown()
     provider._default, provider._default_failed = None, False
+    redact.use(redact.Rules())
     home.set_home(None)
     gc.collect()
     assert run.current_span.get() is None, "a span was left current"

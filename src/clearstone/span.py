@@ -92,6 +92,7 @@ class Site:
         boundary: whether an exception leaving it saves a checkpoint.
         attributes: attributes every span of it starts with.
         record_effects: whether what a call does to its mutable arguments is recorded too.
+        parameters: the names of what is passed by position, ``self`` and ``cls`` aside: some are names of secrets.
     """
 
     key: str
@@ -101,6 +102,7 @@ class Site:
     boundary: bool = False
     attributes: tuple[tuple[str, Any], ...] = ()
     record_effects: bool = False
+    parameters: tuple[str, ...] = ()
 
     @property
     def target(self) -> str:

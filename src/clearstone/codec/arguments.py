@@ -6,10 +6,12 @@ from typing import TYPE_CHECKING, Any
 
 from clearstone.codec import exceptions, payload
 from clearstone.codec.exceptions import Unpicklable
+from clearstone.codec.redact import MARKER
 from clearstone.errors import UnservableOutcome
+from clearstone.span import REDACTED
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Hashable, Mapping, Sequence
 
     from clearstone.span import Payload
 
@@ -23,9 +25,30 @@ def dump_arguments(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Payload:
     return payload.dump((tuple(map(described, args)), {name: described(value) for name, value in kwargs.items()}))
 
 
-def encode_arguments(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[int, bytes]:
-    """Serialise ``(args, kwargs)`` as `dump_arguments` does, as a form and bytes."""
-    return payload.to_raw(dump_arguments(args, kwargs))
+def encode_arguments(
+    args: tuple[Any, ...], kwargs: Mapping[str, Any], kin: Hashable = None, hidden: Sequence[int] = ()
+) -> tuple[int, bytes]:
+    """Serialise ``(args, kwargs)`` as `dump_arguments` does, without secrets (see `payload.encode`).
+
+    Args:
+        args: the positional arguments.
+        kwargs: the keyword arguments.
+        kin: what they are of.
+        hidden: positions of arguments that are secrets by their parameter's name, which a pickle does not hold.
+    """
+    shown = without_hidden(args, hidden)
+    form, data = payload.to_raw(payload.without_secrets(dump_arguments(shown, kwargs), kin))
+    return (form if shown is args else form | REDACTED), data
+
+
+def without_hidden(args: tuple[Any, ...], hidden: Sequence[int]) -> tuple[Any, ...]:
+    """Return arguments with the marker in the places of `hidden`; themselves where there is nothing to hide."""
+    found = {place for place in hidden if place < len(args) and not _is_nothing(args[place])}
+    return tuple(MARKER if place in found else each for place, each in enumerate(args)) if found else args
+
+
+def _is_nothing(value: Any) -> bool:
+    return value is None or isinstance(value, bool) or (isinstance(value, str | bytes) and not value)
 
 
 def load_arguments(given: Payload) -> tuple[tuple[Any, ...], dict[str, Any]]:

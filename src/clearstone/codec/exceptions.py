@@ -21,7 +21,7 @@ from pickle import PicklingError
 from types import GetSetDescriptorType, MemberDescriptorType, MethodDescriptorType
 from typing import Any
 
-from clearstone.codec import payload
+from clearstone.codec import payload, redact
 from clearstone.errors import UnservableOutcome
 from clearstone.span import Failure, Payload
 
@@ -62,13 +62,17 @@ class Unpicklable:
 
 
 def dump_exception(error: BaseException) -> Failure:
-    """Serialise an exception: as text for people and as data for a replay. Never raises for its sake."""
+    """Serialise an exception without its secrets: as text for people and as data for a replay.
+
+    Never raises for its sake.
+    """
+    redactor = redact.active()
     return Failure(
         type_name=type_name(type(error)),
-        message=payload.safe_str(error),
-        traceback=_formatted(error),
+        message=redactor.text(payload.safe_str(error)),
+        traceback=redactor.text(_formatted(error)),
         raised_at=raised_at(error),
-        value=_dump_data(error),
+        value=payload.without_secrets(_dump_data(error), "exception"),
     )
 
 
@@ -233,7 +237,7 @@ def or_described(value: Any) -> Any:
         return type(value)(or_described(item) for item in value)
     if type(value) is dict:
         return {key: or_described(item) for key, item in value.items()}
-    return Unpicklable(type_name(type(value)), payload.safe_repr(value))
+    return Unpicklable(type_name(type(value)), redact.active().shown(payload.safe_repr(value)))
 
 
 # --- making ----------------------------------------------------------------------------------------------------------

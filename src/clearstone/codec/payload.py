@@ -22,12 +22,13 @@ import json
 import pickle
 import reprlib
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from contextvars import ContextVar
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
+from clearstone.codec import redact
 from clearstone.codec.buffers import pack, unpack
 from clearstone.errors import UnservableOutcome
 from clearstone.span import BUFFERS, CODEC_MASK, CODECS, REDACTED, Payload
@@ -45,28 +46,44 @@ _MAIN_MARKS = tuple((bytes((len(name),)), name.encode()) for name in MAIN_NAMES)
 PROTOCOL = 5
 
 
-def encode(value: Any) -> tuple[int, bytes]:
-    """Serialise `value` as it is now, as a form and bytes: what `dump` does, for the recorder.
+def encode(value: Any, kin: Hashable = None) -> tuple[int, bytes]:
+    """Serialise `value` as it is now, without its secrets, as a form and bytes.
+
+    Args:
+        value: anything.
+        kin: what it is of (see `clearstone.codec.redact.Redactor.payload`); None costs a scan more often.
 
     Returns:
-        The form (see `clearstone.span.CODEC_MASK`) and the bytes.
+        The form (see `clearstone.span.CODEC_MASK`), with `REDACTED` where something was, and the bytes.
     """
-    return to_raw(dump(value))
+    return to_raw(without_secrets(dump(value), kin))
 
 
-def plain(value: Any) -> bytes:
-    """Serialise `value` with the C pickler alone: the way of most values, kept short for the recorder.
+def without_secrets(payload: Payload, kin: Hashable = None) -> Payload:
+    """Return a payload without its secrets; itself where there are none."""
+    redactor = redact.active()
+    left = redactor.described(payload.data) if payload.codec == "stand-in" else redactor.payload(kin, payload.data)
+    return payload if left is None else Payload(payload.codec, left, payload.buffers, redacted=True)
 
-    Whether the pickle names `__main__` (see `names_main`) is the caller's to find out.
+
+def refuse_buffer(_: pickle.PickleBuffer) -> None:
+    """Stop the C pickler at a large buffer: `dump` takes such a value.
 
     Raises:
-        Exception: it does not pickle so, or has large buffers; `encode` takes it.
+        BufferError: always.
     """
-    return pickle.dumps(value, PROTOCOL, buffer_callback=_refuse_buffer)
+    raise BufferError("it has large buffers")
 
 
-def _refuse_buffer(_: pickle.PickleBuffer) -> None:
-    raise BufferError("out of band")
+def is_suspicious(kin: Hashable, data: bytes) -> bool:
+    """Whether a pickle must not be recorded as it is: it names something of `__main__`, or holds secrets.
+
+    Args:
+        kin: what it is of (see `clearstone.codec.redact.Redactor.payload`).
+        data: the pickle.
+    """
+    redactor = redact.active()
+    return not redactor.knows(kin, data) and (names_main(data) or redactor.payload(kin, data) is not None)
 
 
 def names_main(data: bytes) -> bool:

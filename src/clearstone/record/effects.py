@@ -25,7 +25,7 @@ from clearstone.codec.arguments import encode_arguments
 from clearstone.codec.exceptions import or_described
 from clearstone.codec.payload import encode
 from clearstone.record import layout
-from clearstone.span import STAND_IN
+from clearstone.span import CODEC_MASK, STAND_IN
 
 if TYPE_CHECKING:
     from clearstone.record.recording import RecordedCall
@@ -194,7 +194,7 @@ def end(watch: Watch) -> tuple[int, bytes] | None:
         return None
     found["ambiguous"] = watch.ambiguous
     whole = encode(found)
-    return whole if whole[0] != STAND_IN else encode(or_described(found))
+    return whole if whole[0] & CODEC_MASK != STAND_IN else encode(or_described(found))
 
 
 def _compare(before: dict[str, Look], after: dict[str, Look], found: dict[str, Any]) -> None:

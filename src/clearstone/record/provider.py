@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from clearstone import home, notice, run
+from clearstone.codec import redact as redaction
 from clearstone.errors import ConfigurationError, StoreError, TraceNotFoundError
 from clearstone.record import faults
 from clearstone.record.journal import DEFAULT_LIMIT
@@ -30,6 +31,8 @@ from clearstone.store.memory import MemoryTraceStore
 from clearstone.store.sqlite import SQLiteTraceStore
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
     from clearstone.record.journal import OnFull
     from clearstone.store.base import TraceStore, TraceSummary
 
@@ -228,6 +231,9 @@ def configure(
     home: str | os.PathLike[str] | None = None,
     db_path: str | os.PathLike[str] | None = None,
     provider: TracerProvider | None = None,
+    redact: Callable[[str], str] | bool = True,
+    redact_keys: Iterable[str] = (),
+    redact_keep: Iterable[str] = (),
 ) -> TracerProvider:
     """Set where decorated calls are recorded that name no tracer and run in no open span.
 
@@ -235,14 +241,21 @@ def configure(
         home: the folder for traces and checkpoints, instead of ``.clearstone``.
         db_path: the trace database, instead of ``traces.db`` in that folder.
         provider: a provider of your own, instead of one made from the two.
+        redact: what becomes of secrets in everything this process records from now on: True replaces what the built-in
+            rules find (docs/redaction.md), False nothing; a function is called with every text that is left, and
+            returns the text to record.
+        redact_keys: further names whose values are secrets, such as ``"badge_number"``.
+        redact_keep: names, or paths of names such as ``"config.session_token"``, whose values are recorded all the same.
 
     Returns:
         The default provider from now on. An earlier default is flushed.
 
     Raises:
         StoreError: the trace database cannot be used.
+        ConfigurationError: `redact_keys` or `redact_keep` hold no names.
     """
     global _default, _default_failed
+    _set_redaction(redact, redact_keys, redact_keep)
     if home is not None:
         _set_home(home)
     chosen = provider if provider is not None else TracerProvider(db_path)
@@ -278,6 +291,14 @@ def _say_nothing_was_recorded() -> None:
     """A program that asked for records and has none is told so; a replay records nothing on purpose."""
     if _default is not None and not _default.journal.appended and not run.was_overridden() and not run.is_disabled():
         notice.say("this run recorded no call: is anything decorated with @traced or @checkpointable called in it?")
+
+
+def _set_redaction(redact: Callable[[str], str] | bool, keys: Iterable[str], keep: Iterable[str]) -> None:
+    if redact is False:
+        redaction.use(None)
+    else:
+        function = None if redact is True else redact
+        redaction.use(redaction.Rules(keys, keep, function))  # type: ignore[arg-type]  # it makes tuples of them
 
 
 def _set_home(folder: str | os.PathLike[str]) -> None:

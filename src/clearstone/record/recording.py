@@ -9,13 +9,15 @@ Invariant: a fault in here is counted and the user's call goes on: `begin` then 
 
 from __future__ import annotations
 
+from pickle import dumps as _dumps
 from time import perf_counter_ns, time_ns
 from typing import TYPE_CHECKING, Any
 
 from clearstone import run
 from clearstone.checkpoint import policy
 from clearstone.codec.arguments import encode_arguments
-from clearstone.codec.payload import encode, names_main, plain
+from clearstone.codec.payload import encode, is_suspicious, refuse_buffer
+from clearstone.codec.redact import active
 from clearstone.record import effects, faults, layout
 from clearstone.record.identity import next_span, next_trace
 from clearstone.record.tracer import NO_ATTRIBUTES, UNSET, LiveSpan
@@ -26,14 +28,16 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from contextvars import Token
 
+    from clearstone.codec.redact import Redactor
     from clearstone.record.tracer import Tracer
     from clearstone.span import Site
 
 _pack_start, _pack_end, _pack_chunk = layout.START.pack, layout.END.pack, layout.CHUNK.pack
 _current, _set_current, _reset_current = run.current_span.get, run.current_span.set, run.current_span.reset
 _live = run.live
-SMALLEST_SUSPECT = 24
-"""A pickle of fewer bytes holds no name of `__main__` and no secret: such a name alone takes so many."""
+INNOCENT_GIVEN, INNOCENT_GAVE = 25, 22
+"""A pickle of at most so many bytes names nothing of `__main__` and holds no secret: the arguments of ``f(pwd=1)`` take
+26, the result ``{"pwd": 1}`` takes 23."""
 
 
 class Recording:
@@ -47,31 +51,31 @@ class Recording:
         self._tracer = tracer
         self._append = tracer.journal.append
         self._limit = tracer.payload_limit
-        self._numbers = tracer.journal.number_cache()
+        self._uses = tracer.journal.number_cache()
 
     def begin(
         self, site: Site, instance: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any], streams: bool = False, /
     ) -> run.OpenCall:
         """Open a span for a call; never raises for the recorder's sake."""
         try:
-            known = self._numbers.get(site.key)
-            if known is None or known[0] is not site:
-                known = self._define(site)
+            use = self._uses.get(site.key)
+            if use is None or use.site is not site:
+                use = self._use(site)
             try:
-                form, data = PICKLE, plain((args, kwargs))
-                if len(data) > SMALLEST_SUSPECT and names_main(data):
-                    form, data = encode_arguments(args, kwargs)
+                form, data = PICKLE, _dumps((args, kwargs), 5, buffer_callback=refuse_buffer)
+                if use.hidden or (len(data) > use.innocent_given and is_suspicious(use.given, data)):
+                    form, data = encode_arguments(args, kwargs, use.given, use.hidden)
             except Exception:
-                form, data = encode_arguments(args, kwargs)
+                form, data = encode_arguments(args, kwargs, use.given, use.hidden)
             call = RecordedCall()
-            call.tracer, call.site, call.input = self._tracer, site, (form, data)
+            call.tracer, call.use, call.input = self._tracer, use, (form, data)
             parent = call.parent = _current()
             number = call.number = next_span()
             if parent is None:
                 call.trace = next_trace()
             else:
                 call.place_below(parent)
-            parts = known[2]
+            parts = use.part
             if len(data) > self._limit:
                 form, data = self._tracer.aside(form, data)
             if instance is not None or streams or site.boundary or site.attributes or site.record_effects:
@@ -79,7 +83,7 @@ class Recording:
             flags, above = (layout.TOP, 0) if parent is None else (not isinstance(parent, LiveSpan), parent.number)
             call.start_ns = start_ns = time_ns()
             record = (
-                _pack_start(1, form, flags, known[1], number, above, call.trace, start_ns, number & 0xFFFFFFFF, len(data))
+                _pack_start(1, form, flags, use.number, number, above, call.trace, start_ns, number & 0xFFFFFFFF, len(data))
                 + data
             )
             self._append(record + parts if parts else record)
@@ -92,19 +96,38 @@ class Recording:
             return run.PASSING
         return call
 
-    def _define(self, site: Site) -> tuple[Site, int, bytes]:
+    def _use(self, site: Site) -> SiteInUse:
         tracer = self._tracer
         row = SiteRow(site.key, site.name, site.span_type, site.replay, "INTERNAL", tracer.name, tracer.version)
         number = tracer.journal.site_number(row)
-        known = self._numbers[site.key] = (site, number, b"" if number else layout.named_site_part(row))
-        return known
+        part = b"" if number else layout.named_site_part(row)
+        use = self._uses[site.key] = SiteInUse(site, number, part, active())
+        return use
+
+
+class SiteInUse:
+    """A site in one journal.
+
+    Args:
+        site: the site.
+        number: what stands for it in the journal.
+        part: what each start says instead, where there are too many sites for a number.
+        redactor: says which arguments are secrets by their parameter's name, and whether it wants to see every text.
+    """
+
+    def __init__(self, site: Site, number: int, part: bytes, redactor: Redactor) -> None:
+        self.site, self.number, self.part = site, number, part
+        self.hidden = redactor.secret_positions(site.parameters)
+        every = redactor.reads_every_text
+        self.innocent_given, self.innocent_gave = (0, 0) if every else (INNOCENT_GIVEN, INNOCENT_GAVE)
+        self.given, self.gave, self.did, self.item = (f"{site.key} {what}" for what in ("given", "gave", "did", "item"))
 
 
 class RecordedCall(LiveSpan):
     """A call that is being recorded: an open span, and what a decorator reports to (see `clearstone.run.OpenCall`)."""
 
     answer = None
-    site: Site
+    use: SiteInUse
     entry: Any = None
     """At an outermost boundary: the agent's state at entry (see `clearstone.checkpoint.policy`)."""
 
@@ -113,6 +136,11 @@ class RecordedCall(LiveSpan):
 
     def __init__(self) -> None:
         """Leave everything to `Recording.begin`."""
+
+    @property
+    def site(self) -> Site:  # type: ignore[override]  # a hand-written span has none
+        """What is called."""
+        return self.use.site
 
     @property
     def name(self) -> str:  # type: ignore[override]  # a hand-written span has its own
@@ -156,7 +184,7 @@ class RecordedCall(LiveSpan):
         try:
             if self.chunks is None:
                 self.chunks = []
-            at_ns, (form, data) = time_ns(), encode(value)
+            at_ns, (form, data) = time_ns(), encode(value, self.use.item)
             number = len(self.chunks)
             self.chunks.append((at_ns, form, data))
             form, data = self.tracer.fitting(form, data)
@@ -169,11 +197,11 @@ class RecordedCall(LiveSpan):
         elapsed = perf_counter_ns() - self.started
         try:
             try:
-                form, data = PICKLE, plain(value)
-                if len(data) > SMALLEST_SUSPECT and names_main(data):
-                    form, data = encode(value)
+                form, data = PICKLE, _dumps(value, 5, buffer_callback=refuse_buffer)
+                if len(data) > self.use.innocent_gave and is_suspicious(self.use.gave, data):
+                    form, data = encode(value, self.use.gave)
             except Exception:
-                form, data = encode(value)
+                form, data = encode(value, self.use.gave)
             if self.watch is not None:
                 self.effects = effects.end(self.watch)
             number = self.number

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Self
 from clearstone import run
 from clearstone.codec import payload
 from clearstone.codec.exceptions import dump_exception
+from clearstone.codec.redact import active
 from clearstone.errors import ConfigurationError
 from clearstone.record import faults, identity, layout
 from clearstone.span import BLOB, Chunk, Event, Outcome, Span, SpanKind, Status, StatusCode, Trace, replay_mode
@@ -172,7 +173,7 @@ class LiveSpan:
         """
         if self.attributes is NO_ATTRIBUTES:
             self.attributes = {}
-        self.attributes[str(key)] = _attribute(value)  # type: ignore[index]  # a dict from here on
+        self.attributes[str(key)] = _attribute(str(key), value)  # type: ignore[index]  # a dict from here on
 
     def set_attributes(self, attributes: Mapping[str, Any]) -> None:
         """Set several attributes."""
@@ -181,7 +182,7 @@ class LiveSpan:
 
     def add_event(self, name: str, attributes: Mapping[str, Any] | None = None) -> None:
         """Note that something happened now."""
-        kept = {str(key): _attribute(value) for key, value in (attributes or {}).items()}
+        kept = {str(key): _attribute(str(key), value) for key, value in (attributes or {}).items()}
         self.events = (*self.events, Event(str(name), time_ns(), kept))
 
     def record_exception(self, exception: BaseException) -> None:
@@ -206,15 +207,16 @@ class LiveSpan:
         Raises:
             ConfigurationError: it is none of these.
         """
-        self.status = status if isinstance(status, Status) else Status(_status_code(status), str(description))
+        given = status if isinstance(status, Status) else Status(_status_code(status), str(description))
+        self.status = Status(given.code, active().text(given.description)) if given.description else given
 
     def set_input(self, value: Any) -> None:
         """Record what the call was given, as it is now."""
-        self.input = payload.encode(value)
+        self.input = payload.encode(value, f"{self.name} given")
 
     def set_output(self, value: Any) -> None:
         """Record what the call gave, as it is now; a replay can then serve it like a decorated call's."""
-        self.output = payload.encode(value)
+        self.output = payload.encode(value, f"{self.name} gave")
 
     def __enter__(self) -> Self:
         self.start()
@@ -436,12 +438,11 @@ class PassingSpan:
     set_attribute = set_attributes = add_event = record_exception = set_status = set_input = set_output = _ignore
 
 
-def _attribute(value: Any) -> Any:
-    if _is_plain(value):
-        return value
+def _attribute(key: str, value: Any) -> Any:
+    """Return an attribute as it is kept: plain, and without secrets."""
     if isinstance(value, list | tuple) and all(_is_plain(item) for item in value):
-        return list(value)
-    return payload.safe_repr(value)
+        return active().attribute(key, list(value))
+    return active().attribute(key, value if _is_plain(value) else active().shown(payload.safe_repr(value)))
 
 
 def _is_plain(value: Any) -> bool:
