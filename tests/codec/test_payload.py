@@ -273,7 +273,8 @@ class FakeRun:
 
     sites: list[str] = field(default_factory=list)
 
-    def begin(self, call: run.BoundCall) -> run.OpenCall:
+    def begin(self, *given: Any) -> run.OpenCall:
+        call = run.BoundCall(*given)
         self.sites.append(call.site.key.rpartition(":")[2])
         if call.site.replay == "run":
             return run.PASSING

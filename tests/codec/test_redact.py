@@ -17,6 +17,7 @@ from clearstone.codec.exceptions import dump_exception, load_exception
 from clearstone.codec.redact import MARKER, Redactor, Rules
 from clearstone.codec.secrets import AMBIGUOUS_WORDS, PATTERNS, WHOLE_NAMES, WORDS, letters
 from clearstone.errors import ConfigurationError
+from clearstone.record.recording import INNOCENT_GAVE, INNOCENT_GIVEN
 from clearstone.span import CLOUDPICKLE, CODEC_MASK, CODECS, PICKLE, REDACTED
 
 HEX = "0123456789abcdef"
@@ -295,11 +296,20 @@ def test_the_shortest_secrets_are_found(value: Any) -> None:
     assert redacted(value) != value
 
 
-@pytest.mark.parametrize("text", ["main__", "main__" * 1000])
-def test_a_value_is_recorded_in_the_same_form_when_it_is_seen_again(text: str) -> None:
-    first = payload.encode(text, "kin")
+@pytest.mark.parametrize("value", ["__main__", ["__main__", "x" * 5000]])
+def test_a_value_is_recorded_in_the_same_form_when_it_is_seen_again(value: Any) -> None:
+    first = payload.encode(value, "kin")
     assert first[0] == CLOUDPICKLE
-    assert payload.encode(text, "kin") == payload.encode(text, "kin") == first
+    assert payload.encode(value, "kin") == payload.encode(value, "kin") == first
+
+
+@pytest.mark.parametrize(
+    ("given", "gave"),
+    [(((1,), {}), 1), ((("pwd",), {}), "pwd"), (((), {"pwd": 1}), {"pwd": 1}), ((("://:p@",), {}), "://:p@")],
+)
+def test_what_is_too_short_to_be_looked_at_holds_no_secret(given: Any, gave: Any) -> None:
+    for value, innocent in ((given, INNOCENT_GIVEN), (gave, INNOCENT_GAVE)):
+        assert redacted(value) == value or len(pickle.dumps(value, 5)) > innocent
 
 
 def test_the_repr_in_a_stand_in_is_redacted() -> None:

@@ -35,9 +35,9 @@ if TYPE_CHECKING:
 _pack_start, _pack_end, _pack_chunk = layout.START.pack, layout.END.pack, layout.CHUNK.pack
 _current, _set_current, _reset_current = run.current_span.get, run.current_span.set, run.current_span.reset
 _live = run.live
-INNOCENT_GIVEN, INNOCENT_GAVE = 25, 22
+INNOCENT_GIVEN, INNOCENT_GAVE = 25, 20
 """A pickle of at most so many bytes names nothing of `__main__` and holds no secret: the arguments of ``f(pwd=1)`` take
-26, the result ``{"pwd": 1}`` takes 23."""
+26, the result ``"://:p@"`` takes 21."""
 
 
 class Recording:
