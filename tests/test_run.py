@@ -39,6 +39,7 @@ class FakeSpan:
     span_id: str = "5"
     trace_id: str = "t"
     in_boundary: bool = False
+    inherited: bool = False
 
     @property
     def number(self) -> int:
@@ -47,6 +48,9 @@ class FakeSpan:
     @property
     def recording(self) -> run.Run:
         return run.SUSPENDED
+
+    def ticket(self) -> run.Ticket:
+        raise NotImplementedError
 
     def snapshot(self) -> Span:
         raise NotImplementedError

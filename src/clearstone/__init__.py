@@ -8,8 +8,18 @@ from clearstone._version import __version__
 from clearstone.checkpoint.manager import checkpoints
 from clearstone.decorators import checkpointable, traced
 from clearstone.errors import ClearstoneError
+from clearstone.instrumentation import instrument, uninstrument
 from clearstone.record.provider import configure
 
-__all__ = ["ClearstoneError", "__version__", "checkpointable", "checkpoints", "configure", "traced"]
+__all__ = [
+    "ClearstoneError",
+    "__version__",
+    "checkpointable",
+    "checkpoints",
+    "configure",
+    "instrument",
+    "traced",
+    "uninstrument",
+]
 
 _conflict.refuse_clearstone_sdk()

@@ -1,4 +1,4 @@
-"""`traced` and `checkpointable`: what a user writes above a callable. The only importer of wrapt.
+"""`traced` and `checkpointable`: what a user writes above a callable.
 
 Idea: a decorated callable is one wrapt proxy with one `Site`; calling it goes through `clearstone.drivers`. Decorating
 twice (`@checkpointable` above `@traced`) changes the site, not the nesting.
@@ -21,13 +21,13 @@ from dataclasses import replace as with_changes
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
-import wrapt
-
+from clearstone.callables import Decoration, kind_of
 from clearstone.codec import payload
-from clearstone.codec.payload import MAIN_NAMES
-from clearstone.drivers import Decoration, driver, innermost, kind_of
+from clearstone.drivers import driver
 from clearstone.errors import ConfigurationError
-from clearstone.span import ReplayMode, Site, replay_mode
+from clearstone.proxies import BoundFunctionWrapper, FunctionWrapper
+from clearstone.sites import check_options, described, key_of, name_in, span_name
+from clearstone.span import ReplayMode, Site
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Generator, Mapping
@@ -37,16 +37,11 @@ if TYPE_CHECKING:
 F = TypeVar("F", bound="Callable[..., Any]")
 C = TypeVar("C")
 
-if TYPE_CHECKING:
-    _FunctionWrapper = wrapt.FunctionWrapper[Any, Any]
-    _BoundFunctionWrapper = wrapt.BoundFunctionWrapper[Any, Any]
-else:
-    _FunctionWrapper, _BoundFunctionWrapper = wrapt.FunctionWrapper, wrapt.BoundFunctionWrapper
-
+_DESCRIPTORS = (classmethod, staticmethod, functools.partialmethod, functools.singledispatchmethod)
 NOT_BOUNDARIES = frozenset({"get_state", "load_state", "on_restore"})
 
 
-class BoundTracedFunction(_BoundFunctionWrapper):
+class BoundTracedFunction(BoundFunctionWrapper):
     """A decorated method bound to its object: pickled and copied as a bound method is."""
 
     def __reduce_ex__(self, protocol: Any) -> tuple[Any, ...]:
@@ -60,13 +55,13 @@ class BoundTracedFunction(_BoundFunctionWrapper):
         return self if instance is None else self._self_parent.__get__(copy.deepcopy(instance, memo), type(instance))
 
 
-class TracedFunction(_FunctionWrapper):
+class TracedFunction(FunctionWrapper):
     """A decorated callable: behaves as the undecorated one, and knows its site."""
 
     __bound_function_wrapper__ = BoundTracedFunction
 
-    def __init__(self, wrapped: Any, site: Site, tracer: Tracer | None = None) -> None:
-        super().__init__(wrapped, driver(kind_of(wrapped), Decoration(site, tracer)))
+    def __init__(self, wrapped: Any, site: Site, tracer: Tracer | None = None, *, shared: bool = False) -> None:
+        super().__init__(wrapped, driver(kind_of(wrapped), Decoration(site, tracer, shared)))
         self._self_site = site
         self._self_tracer = tracer
 
@@ -139,20 +134,12 @@ def traced(
     Raises:
         ConfigurationError: an option is of another kind, or what is decorated is not callable.
     """
-    _check_options(function, span_type, name, replay)
+    check_options(function, span_type, name, replay)
 
     def decorate(wrapped: Any) -> TracedFunction:
-        known = _site_of(wrapped)
-        kind = span_type if span_type is not None else known.span_type if known and not known.boundary else ""
-        site = Site(
-            key=_key(wrapped),
-            name=name or _span_name(wrapped),
-            span_type=kind,
-            replay=replay or replay_mode(kind),
-            boundary=known is not None and known.boundary,
-            attributes=tuple((attributes or {}).items()),
+        return decorated(
+            wrapped, described(_site_of(wrapped), key_of(wrapped), span_type, name, replay, attributes), tracer
         )
-        return _decorated(wrapped, site, tracer)
 
     return decorate if function is None else decorate(function)
 
@@ -184,16 +171,6 @@ def checkpointable(target: Any = None, /) -> Any:
     return _bounded_class(target) if isinstance(target, type) else _bounded(target)
 
 
-def _check_options(function: Any, span_type: Any, name: Any, replay: Any) -> None:
-    if isinstance(function, str):
-        raise ConfigurationError(f"@traced({function!r}) lacks a name; write @traced(span_type={function!r})")
-    if replay not in {None, "serve", "run"}:
-        raise ConfigurationError(f"replay={replay!r} is neither 'serve' nor 'run'")
-    for option, value in (("span_type", span_type), ("name", name)):
-        if value is not None and not isinstance(value, str):
-            raise ConfigurationError(f"{option}={value!r} is no text; write it as {option}={str(value)!r}")
-
-
 # --- making wrappers -------------------------------------------------------------------------------------------------
 
 
@@ -201,51 +178,43 @@ def _site_of(target: Any) -> Site | None:
     return target._self_site if isinstance(target, TracedFunction) else None
 
 
-def _decorated(wrapped: Any, site: Site, tracer: Tracer | None) -> TracedFunction:
+def decorated(wrapped: Any, site: Site, tracer: Tracer | None, *, shared: bool = False) -> TracedFunction:
+    """Return `wrapped` decorated; one wrapper, also where it was decorated before.
+
+    Args:
+        wrapped: the callable.
+        site: its site.
+        tracer: where its calls are recorded.
+        shared: see `clearstone.callables.Decoration`.
+
+    Raises:
+        ConfigurationError: it is nothing that can be called.
+    """
     if isinstance(wrapped, TracedFunction):
-        return TracedFunction(wrapped.__wrapped__, site, tracer or wrapped._self_tracer)
+        return TracedFunction(wrapped.__wrapped__, site, tracer or wrapped._self_tracer, shared=shared)
     if isinstance(wrapped, property | functools.cached_property):
         raise ConfigurationError("a property is no call; put @property above @traced")
-    if not callable(wrapped) and not isinstance(wrapped, classmethod | staticmethod):
+    if not callable(wrapped) and not isinstance(wrapped, _DESCRIPTORS):
         raise ConfigurationError(f"{wrapped!r} is not callable; decorate a function or a method")
     if isinstance(wrapped, type):
         raise ConfigurationError(f"{wrapped.__qualname__} is a class; decorate its methods, or use @checkpointable")
-    return TracedFunction(wrapped, site, tracer)
+    return TracedFunction(wrapped, site, tracer, shared=shared)
 
 
 def _bounded(target: Any, key: str = "") -> Any:
     """Return `target` as a boundary; `key` is its site where its own name would not find it again."""
     if isinstance(target, classmethod | staticmethod) and isinstance(target.__func__, TracedFunction):
         return type(target)(_bounded(target.__func__, key))
-    key = key or _key(target)
+    key = key or key_of(target)
     known = _site_of(target)
-    site = known or Site(key, key.partition(":")[2].rpartition("<locals>.")[2], "agent", "run")
-    return _decorated(target, with_changes(site, key=key, boundary=True), None)
+    site = known or Site(key, name_in(key), "agent", "run")
+    return decorated(target, with_changes(site, key=key, boundary=True), None)
 
 
 def _bounded_member(cls: type, name: str, member: Any) -> Any:
     """A method is found again by its name in the class: a lambda's or a careless decorator's own name is another."""
-    named = _key(member).rpartition(".")[2] == name
-    return _bounded(member, "" if named else f"{_key(cls)}.{name}")
-
-
-def _key(target: Any) -> str:
-    function = innermost(target)
-    module = getattr(function, "__module__", None) or ""
-    qualname = getattr(function, "__qualname__", None) or type(function).__qualname__
-    return f"{_lasting_name(module)}:{qualname}"
-
-
-def _lasting_name(module: str) -> str:
-    """Name a script as ``__main__`` whatever it is imported as; one run with ``python -m`` by its own name."""
-    if module not in MAIN_NAMES:
-        return module
-    spec = getattr(sys.modules.get(module), "__spec__", None) if module == "__main__" else None
-    return spec.name if spec is not None else "__main__"
-
-
-def _span_name(target: Any) -> str:
-    return _key(target).partition(":")[2].rpartition("<locals>.")[2]
+    named = key_of(member).rpartition(".")[2] == name
+    return _bounded(member, "" if named else f"{key_of(cls)}.{name}")
 
 
 # --- classes ---------------------------------------------------------------------------------------------------------
@@ -256,8 +225,8 @@ def _bounded_class(cls: type) -> type:
         if _is_public_method(name, member):
             setattr(cls, name, _bounded_member(cls, name, member))
     for name, member in _inherited_from_user_code(cls).items():
-        site = Site(f"{_key(cls)}.{name}", f"{_span_name(cls)}.{name}", "agent", "run", boundary=True)
-        setattr(cls, name, InheritedBoundary(cls, name, site, member))
+        site = Site(f"{key_of(cls)}.{name}", f"{span_name(cls)}.{name}", "agent", "run", boundary=True)
+        setattr(cls, name, InheritedMethod(cls, name, site, member))
     _follow_subclasses(cls)
     return cls
 
@@ -313,8 +282,8 @@ def _is_installed(cls: type) -> bool:
     return any(Path(file).is_relative_to(paths[place]) for place in ("stdlib", "purelib", "platlib"))
 
 
-class InheritedBoundary:
-    """A method of a plain base as a boundary of the class that inherits it; the base itself stays as it is.
+class InheritedMethod:
+    """A method of a base as a decorated method of the class that inherits it; the base itself stays as it is.
 
     Which method that is follows the method resolution order at each call, as without us. A descriptor rather than a
     function that calls ``super()``: one frame less in the user's traceback.
@@ -322,18 +291,22 @@ class InheritedBoundary:
     Args:
         owner: the class that inherits.
         name: the method's name.
-        site: the boundary's site.
-        inherited: the method, for whoever asks the class for it.
+        site: the method's site there.
+        inherited: the method as its own class holds it.
+        tracer: where its calls are recorded.
     """
 
-    def __init__(self, owner: type, name: str, site: Site, inherited: Any) -> None:
-        self._owner, self._name, self._site, self._inherited = owner, name, site, inherited
+    def __init__(self, owner: type, name: str, site: Site, inherited: Any, tracer: Tracer | None = None) -> None:
+        self._owner, self._name, self._site, self._inherited, self._tracer = owner, name, site, inherited, tracer
         functools.update_wrapper(self, inherited)  # type: ignore[arg-type]  # a descriptor is enough for it
 
     def __get__(self, instance: Any, cls: type | None = None) -> Any:
-        if instance is None:
-            return TracedFunction(self._inherited, self._site)
-        return TracedFunction(getattr(super(self._owner_in(type(instance)), instance), self._name), self._site)
+        of_class = isinstance(self._inherited, classmethod | staticmethod)
+        if instance is None and not of_class:
+            return TracedFunction(self._inherited, self._site, self._tracer)
+        bound = cls or type(instance) if of_class else instance
+        owner = self._owner_in(bound if of_class else type(instance))
+        return TracedFunction(getattr(super(owner, bound), self._name), self._site, self._tracer)
 
     def _owner_in(self, cls: type) -> type:
         """The class this stands in: ``@dataclass(slots=True)`` puts another one in the place of the decorated one."""

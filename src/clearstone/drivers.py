@@ -1,105 +1,68 @@
-"""How each kind of callable is driven through a Run: function, coroutine, generator, async generator.
+"""How each kind of callable is driven through a Run: functions and coroutines here, generators in `generators`.
 
 Idea: the same five steps for all: choose the `Run`, begin, make the call's span current, run the user's code, report
-what came out. A replay's answer takes the place of the last three.
+what came out. A replay's answer takes the place of the last three. What a plain function returns may go on by itself: a
+coroutine is followed here, a stream in `clearstone.streams`.
 
-Invariant: the user's exception passes through one frame of this file at most per decorated call; a stream's span is
-current only while the generator's own code runs, never across a ``yield``.
+Invariant: the user's exception passes through one frame of this file at most per decorated call. A call with wrong
+arguments fails where it is made, as undecorated: the user's coroutine or generator is made there, and started later.
 """
 
 from __future__ import annotations
 
-import functools
 import inspect
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+import sys
+from functools import partial
+from types import CoroutineType
+from typing import TYPE_CHECKING, Any
 
+from clearstone import generators, streams
 from clearstone import run as runs
-from clearstone.record.provider import default_provider
+from clearstone.callables import begin, default_run, holds_its_object, is_recorders, made_of, named, run_for
 from clearstone.run import SUSPENDED
+from clearstone.streams import PLAIN
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Callable, Generator
+    from collections.abc import Callable, Coroutine
 
-    from clearstone.record.tracer import Tracer
-    from clearstone.span import Site
+    from clearstone.callables import Decoration, Kind
 
 A_YEAR = 365 * 86400.0
 """Longer than any timeout; a replay's clock gets there at once."""
 
-Kind = Literal["function", "coroutine", "generator", "async generator"]
-
-
-@dataclass(frozen=True, slots=True)
-class Decoration:
-    """What a decorator knows: the site, and the tracer it was given (None: see `_run_for`)."""
-
-    site: Site
-    tracer: Tracer | None = None
-
-
-def innermost(target: Any) -> Any:
-    """Return the function inside classmethods, staticmethods and partials."""
-    while isinstance(target, classmethod | staticmethod | functools.partial):
-        target = target.func if isinstance(target, functools.partial) else target.__func__
-    return target
-
-
-def kind_of(target: Any) -> Kind:
-    """Say what calling `target` gives: a value, a coroutine, a generator or an async generator."""
-    function = innermost(target)
-    if inspect.iscoroutinefunction(function):
-        return "coroutine"
-    if inspect.isasyncgenfunction(function):
-        return "async generator"
-    return "generator" if inspect.isgeneratorfunction(function) else "function"
-
 
 def driver(kind: Kind, decoration: Decoration) -> Callable[..., Any]:
     """Return the wrapper, as wrapt calls it, for a callable of that kind."""
-    return _DRIVERS[kind](decoration)
+    return _pass if runs.is_disabled() else _DRIVERS[kind](decoration)
 
 
-def _run_for(tracer: Tracer | None) -> runs.Run | None:
-    """Choose what becomes of a call: the override, else the tracer's provider, the open span's, the default one."""
-    override = runs.override.get()
-    if override is not None:
-        return override
-    if runs.is_disabled():
-        return None
-    if tracer is not None:
-        return tracer.recording
-    span = runs.current_span.get()
-    if span is not None:
-        return span.recording
-    return _default_run()
+# --- functions -------------------------------------------------------------------------------------------------------
 
 
-def _default_run() -> runs.Run | None:
-    provider = default_provider()
-    return provider.recording if provider is not None else None
+def _function(of: Decoration) -> Callable[..., Any]:  # noqa: C901 - the way of every call: each step in it is measured
+    site, tracer, of_method, shared = of.site, of.tracer, of.of_method, of.shared
+    override, current = runs.override.get, runs.current_span.get
+    fixed = tracer.recording if tracer is not None else None
 
-
-def _function(of: Decoration) -> Callable[..., Any]:
-    site, tracer = of.site, of.tracer
-    if runs.is_disabled():
-        return _pass
-    override, current, fixed = runs.override.get, runs.current_span.get, tracer.recording if tracer is not None else None
-
-    def call(wrapped: Any, instance: Any, args: Any, kwargs: Any) -> Any:
-        run = override()  # from here on as `_run_for`
+    def call(wrapped: Any, instance: Any, args: Any, kwargs: Any) -> Any:  # noqa: C901
+        run = override()  # from here on as `run_for`
         if run is None:
             run = fixed
             if run is None:
                 span = current()
-                run = span.recording if span is not None else _default_run()
+                run = span.recording if span is not None else default_run()
                 if run is None:
                     return wrapped(*args, **kwargs)
         elif run is SUSPENDED:
             return wrapped(*args, **kwargs)
-        call = run.begin(site, instance, args, kwargs)
+        if shared and is_recorders(sys._getframe(1)):
+            return wrapped(*args, **kwargs)
+        if of_method and instance is None and holds_its_object(wrapped, args):
+            call = run.begin(site, args[0], args[1:], kwargs)
+        else:
+            call = run.begin(site, instance, args, kwargs)
         if call.answer is not None:
-            return _given(call.answer)
+            return _answered(call.answer)
         token = call.enter()
         try:
             result = wrapped(*args, **kwargs)
@@ -108,8 +71,14 @@ def _function(of: Decoration) -> Callable[..., Any]:
             call.raised(error)
             raise
         call.leave(token)
-        call.returned(result)
-        return result
+        try:
+            plain = type(result) in PLAIN
+        except Exception:  # its class has a metaclass without a hash
+            plain = False
+        if plain:
+            call.returned(result)
+            return result
+        return _returned(call, result, instance)
 
     return call
 
@@ -118,186 +87,118 @@ def _pass(wrapped: Any, _: Any, args: Any, kwargs: Any) -> Any:
     return wrapped(*args, **kwargs)
 
 
-def _coroutine(of: Decoration) -> Callable[..., Any]:
-    site, tracer = of.site, of.tracer
-
-    async def call_async(wrapped: Any, instance: Any, args: Any, kwargs: Any) -> Any:
-        run = _run_for(tracer)
-        if run is None:
-            return await wrapped(*args, **kwargs)
-        call = run.begin(site, instance, args, kwargs)
-        if call.answer is not None:
-            await _until_cancelled(call.answer)
-            return _given(call.answer)
-        token = call.enter()
-        try:
-            result = await wrapped(*args, **kwargs)
-        except BaseException as error:
-            call.leave(token)
-            call.raised(error)
-            raise
-        call.leave(token)
-        call.returned(result)
-        return result
-
-    return call_async
+def _returned(call: runs.OpenCall, result: Any, instance: Any) -> Any:
+    if streams.kind_of(type(result)) == "coroutine" and call.awaiting():
+        followed = _follow(call, _Unstarted(result, call))
+        return named(followed, result) if type(result) is CoroutineType else followed
+    return streams.returned(call, result, instance)
 
 
-def _generator(of: Decoration) -> Callable[..., Any]:
-    def call_stream(wrapped: Any, instance: Any, args: Any, kwargs: Any) -> Any:
-        run = _run_for(of.tracer)
-        if run is None:
-            return wrapped(*args, **kwargs)
-        return _stream(_Made(run, runs.current_span.get()), of, wrapped, instance, args, kwargs)
-
-    return call_stream
-
-
-def _async_generator(of: Decoration) -> Callable[..., Any]:
-    def call_async_stream(wrapped: Any, instance: Any, args: Any, kwargs: Any) -> Any:
-        run = _run_for(of.tracer)
-        if run is None:
-            return wrapped(*args, **kwargs)
-        return _async_stream(_Made(run, runs.current_span.get()), of, wrapped, instance, args, kwargs)
-
-    return call_async_stream
-
-
-async def _until_cancelled(answer: runs.Answer) -> None:
-    """Let a call that was cancelled when recorded be cancelled again, by the timeout or task group that did it."""
-    import asyncio
-
-    if isinstance(answer.error, asyncio.CancelledError):
-        await asyncio.sleep(A_YEAR)
+def _answered(answer: runs.Answer) -> Any:
+    return _given_later(answer) if answer.awaited else _given(answer)
 
 
 def _given(answer: runs.Answer) -> Any:
     if answer.chunks is not None:
-        return _played(answer)
+        return streams.served(answer)
     if answer.error is not None:
         raise answer.error
     return answer.value
 
 
-def _played(answer: runs.Answer) -> Generator[Any, Any, Any]:
-    yield from answer.chunks or ()
-    if answer.error is not None:
-        raise answer.error
-    return answer.value
+async def _given_later(answer: runs.Answer) -> Any:
+    """Give an answer; a call that was cancelled is cancelled again, by the timeout or task group that did it."""
+    import asyncio
+
+    if isinstance(answer.error, asyncio.CancelledError):
+        await asyncio.sleep(A_YEAR)
+    return _given(answer)
 
 
-@dataclass(frozen=True, slots=True)
-class _Made:
-    """Where a generator was made: its span starts when its code does, but belongs below the span of that moment."""
-
-    run: runs.Run
-    parent: runs.OpenSpan | None
-
-    def begin(self, of: Decoration, instance: Any, args: Any, kwargs: Any) -> runs.OpenCall:
-        caller = runs.current_span.set(self.parent)
-        try:
-            return self.run.begin(of.site, instance, args, kwargs, True)  # noqa: FBT003 - positional only
-        finally:
-            runs.current_span.reset(caller)
+# --- coroutines ------------------------------------------------------------------------------------------------------
 
 
-def _stream(
-    made: _Made, of: Decoration, wrapped: Any, instance: Any, args: Any, kwargs: Any
-) -> Generator[Any, Any, Any]:
-    """Drive a generator."""
-    call = made.begin(of, instance, args, kwargs)
+class _Unstarted:
+    """The user's coroutine until it is awaited. One that never is must not warn beside the one that was handed out.
+
+    Args:
+        coroutine: the user's.
+        call: its call, where it is open already.
+    """
+
+    __slots__ = ("call", "coroutine")
+
+    def __init__(self, coroutine: Any, call: runs.OpenCall | None = None) -> None:
+        self.coroutine = coroutine
+        self.call = call
+
+    def __call__(self) -> Any:
+        self.call = None
+        return self.coroutine
+
+    def __del__(self, is_finalizing: Callable[[], bool] = sys.is_finalizing) -> None:
+        self.coroutine.close()
+        if self.call is not None and not is_finalizing():
+            self.call.closed()
+
+
+def _coroutine(of: Decoration) -> Callable[..., Any]:
+    override = runs.override.get
+
+    def call_async(wrapped: Any, instance: Any, args: Any, kwargs: Any) -> Any:
+        if override() is SUSPENDED:
+            return wrapped(*args, **kwargs)
+        function = made_of(wrapped, inspect.CO_COROUTINE)
+        if function is None:
+            return _awaited(of, partial(wrapped, *args, **kwargs), wrapped, instance, args, kwargs)
+        start = _Unstarted(wrapped(*args, **kwargs))
+        return named(_awaited(of, start, wrapped, instance, args, kwargs), function)
+
+    return call_async
+
+
+async def _awaited(
+    of: Decoration, start: Callable[[], Any], wrapped: Any, instance: Any, args: Any, kwargs: Any
+) -> Any:
+    """Drive a coroutine: its call begins when it is first awaited, in the task that does it."""
+    run = run_for(of.tracer)
+    if run is None:
+        return await start()
+    call = None
+    try:
+        call = begin(run, of, wrapped, instance, args, kwargs)
+    finally:
+        if (call is None or call.answer is not None) and type(start) is _Unstarted:
+            start.coroutine.close()  # not left to its end: a traceback may hold it until the collector comes
     if call.answer is not None:
-        return (yield from _played(call.answer))
-    stream = wrapped(*args, **kwargs)
-    step, given = stream.send, None
-    while True:
-        token = call.enter()
-        try:
-            chunk = step(given)
-        except StopIteration as end:
-            call.leave(token)
-            call.returned(end.value)
-            return end.value
-        except BaseException as error:
-            call.leave(token)
-            call.closed() if isinstance(error, GeneratorExit) else call.raised(error)
-            raise
-        call.leave(token)
-        call.chunk(chunk)
-        try:
-            step, given = stream.send, (yield chunk)
-        except GeneratorExit:
-            value = _close(call, stream)
-            if value is None:
-                raise
-            return value
-        except BaseException as error:
-            step, given = stream.throw, error
-
-
-def _close(call: runs.OpenCall, stream: Any) -> Any:
-    """Close the user's generator; from Python 3.13 on `close` returns what the generator returned."""
+        return await _given_later(call.answer)
     token = call.enter()
     try:
-        value = stream.close()
+        result = await start()
     except BaseException as error:
         call.leave(token)
         call.raised(error)
         raise
     call.leave(token)
-    call.closed()
-    return value
+    return streams.returned(call, result, instance)
 
 
-async def _async_stream(
-    made: _Made, of: Decoration, wrapped: Any, instance: Any, args: Any, kwargs: Any
-) -> AsyncGenerator[Any, Any]:
-    """Drive an async generator (see `_stream`)."""
-    call = made.begin(of, instance, args, kwargs)
-    if call.answer is not None:
-        for chunk in _played(call.answer):
-            yield chunk
-        return
-    stream = wrapped(*args, **kwargs)
-    step, given = stream.asend, None
-    while True:
-        token = call.enter()
-        try:
-            chunk = await step(given)
-        except StopAsyncIteration:
-            call.leave(token)
-            call.returned(None)
-            return
-        except BaseException as error:
-            call.leave(token)
-            call.closed() if isinstance(error, GeneratorExit) else call.raised(error)
-            raise
-        call.leave(token)
-        call.chunk(chunk)
-        try:
-            step, given = stream.asend, (yield chunk)
-        except GeneratorExit:
-            await _aclose(call, stream)
-            raise
-        except BaseException as error:
-            step, given = stream.athrow, error
-
-
-async def _aclose(call: runs.OpenCall, stream: Any) -> None:
+async def _follow(call: runs.OpenCall, start: Callable[[], Coroutine[Any, Any, Any]]) -> Any:
+    """Drive the coroutine that a plain function returned."""
     token = call.enter()
     try:
-        await stream.aclose()
+        result = await start()
     except BaseException as error:
         call.leave(token)
         call.raised(error)
         raise
     call.leave(token)
-    call.closed()
+    return streams.returned(call, result, None)
 
 
 _DRIVERS = {
     "function": _function,
     "coroutine": _coroutine,
-    "generator": _generator,
-    "async generator": _async_generator,
+    "generator": generators.generator,
+    "async generator": generators.async_generator,
 }

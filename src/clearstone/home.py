@@ -24,6 +24,12 @@ def set_home(folder: str | os.PathLike[str] | None) -> None:
     _resolved.clear()
 
 
+def follow(folder: Path) -> None:
+    """Keep files where the process that started this one does, unless `set_home` said otherwise here."""
+    if _configured is None and home() != folder:
+        set_home(folder)
+
+
 def trace_file() -> Path:
     """Return the path of the default trace database."""
     return home() / "traces.db"

@@ -22,12 +22,18 @@ from concurrent.futures import ThreadPoolExecutor
 from contextvars import ContextVar, Token
 from dataclasses import dataclass
 from functools import partial, wraps
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
     from clearstone.span import Site, Span, Trace
+
+
+StreamKind = Literal["iterator", "async iterator"]
+
+STREAM, AWAITED = "clearstone.stream", "clearstone.awaited"
+"""Attributes of spans whose call returned a stream that is no generator, or an awaitable from a plain function."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,13 +55,16 @@ class Answer:
     """An outcome given instead of calling: `error` if set, else `chunks` as a stream if set, else `value`.
 
     For a stream `value` is what the generator returns, `error` is raised after the chunks, and `complete` is False
-    where its consumer stopped reading before the end.
+    where its consumer stopped reading before the end. `stream` says how a stream that is no generator's is read,
+    `awaited` that a plain function gave an awaitable of it.
     """
 
     value: Any = None
     error: BaseException | None = None
     chunks: Iterable[Any] | None = None
     complete: bool = True
+    stream: StreamKind = "iterator"
+    awaited: bool = False
 
 
 class OpenCall(Protocol):
@@ -71,6 +80,12 @@ class OpenCall(Protocol):
     def leave(self, token: Any) -> None:
         """Make the caller current again."""
 
+    def streaming(self, kind: StreamKind) -> bool:
+        """The call returned a stream that is read like this, and its chunks follow; False: nobody wants them."""
+
+    def awaiting(self) -> bool:
+        """The call returned an awaitable, and what it gives follows; False: nobody wants that."""
+
     def chunk(self, value: Any) -> None:
         """A stream yielded `value`."""
 
@@ -81,7 +96,7 @@ class OpenCall(Protocol):
         """The call raised `error`."""
 
     def closed(self) -> None:
-        """The consumer closed the stream before its end."""
+        """The consumer closed the stream before its end, or never awaited the awaitable."""
 
 
 class Run(Protocol):
@@ -97,8 +112,11 @@ class Run(Protocol):
         """
 
 
-class OpenSpan(Protocol):
-    """What other rooms may ask of the span a context is in."""
+class SpanAbove(Protocol):
+    """What other rooms may ask of the span a context is in: an open one, or one of another process."""
+
+    inherited: bool
+    """Whether it belongs to another process: the one that submitted the job, or that this one was forked from."""
 
     @property
     def number(self) -> int:
@@ -120,6 +138,13 @@ class OpenSpan(Protocol):
     def recording(self) -> Run:
         """The Run that records into this span's provider."""
 
+    def ticket(self) -> Ticket:
+        """Return what gives, in another process, a span to be below in this one's place."""
+
+
+class OpenSpan(SpanAbove, Protocol):
+    """An open span of this process."""
+
     def snapshot(self) -> Span:
         """The span as it is now."""
 
@@ -137,6 +162,14 @@ class PassingCall:
 
     def leave(self, token: Any) -> None:
         """Nothing was current."""
+
+    def streaming(self, _: StreamKind) -> bool:
+        """Leave the stream as it is."""
+        return False
+
+    def awaiting(self) -> bool:
+        """Leave the awaitable as it is."""
+        return False
 
     def chunk(self, value: Any) -> None:
         """Forget `value`."""
@@ -172,7 +205,7 @@ def site_of(target: Any) -> Site | None:
 
 
 override: ContextVar[Run | None] = ContextVar("clearstone_override", default=None)
-current_span: ContextVar[OpenSpan | None] = ContextVar("clearstone_span", default=None)
+current_span: ContextVar[SpanAbove | None] = ContextVar("clearstone_span", default=None)
 
 live: dict[int, OpenSpan] = {}
 """The open spans of this process, by number. Whoever opens one ends it, also where its generator or coroutine is
@@ -182,7 +215,7 @@ _overridden = False
 _disabled = os.environ.get("CLEARSTONE_DISABLED", "") not in {"", "0"}
 
 
-def leave(token: Token[OpenSpan | None], caller: OpenSpan | None) -> None:
+def leave(token: Token[SpanAbove | None], caller: SpanAbove | None) -> None:
     """Make `caller` current again. A coroutine or generator may be closed in another context than it ran in."""
     try:
         current_span.reset(token)
@@ -242,13 +275,27 @@ def open_spans() -> tuple[OpenSpan, ...]:
     return tuple(live.values())
 
 
+def _leave_spans_to_the_parent() -> None:
+    """In a forked child: no span is its own, also not one that ended and is still current."""
+    span: Any = current_span.get()
+    while span is not None:
+        span.inherited = True
+        span = getattr(span, "parent", None)
+    for each in open_spans():
+        each.inherited = True
+    live.clear()
+
+
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=live.clear)
+    os.register_at_fork(after_in_child=_leave_spans_to_the_parent)
 
 
 # --- into threads ----------------------------------------------------------------------------------------------------
 # A new thread starts with an empty context (until Python 3.14), so a span opened in it would lose its parent and a
 # replay would not reach it. Only our own variables are carried: the user's context variables keep Python's rules.
+
+Ticket = Callable[[], SpanAbove]
+"""Made by `SpanAbove.ticket`: picklable."""
 
 Bind = Callable[[Callable[..., Any]], Callable[..., Any]]
 
@@ -295,7 +342,9 @@ def _bound_to_span(function: Callable[..., Any]) -> Callable[..., Any]:
     return partial(_call_in, span, run, function)
 
 
-def _call_in(span: OpenSpan | None, run: Run | None, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
+def _call_in(
+    span: SpanAbove | None, run: Run | None, function: Callable[..., Any], /, *args: Any, **kwargs: Any
+) -> Any:
     span_token, run_token = current_span.set(span), override.set(run)
     try:
         return function(*args, **kwargs)
@@ -305,14 +354,15 @@ def _call_in(span: OpenSpan | None, run: Run | None, function: Callable[..., Any
 
 
 _binds: list[Bind] = [_bound_to_span]
-_submitting: ContextVar[bool] = ContextVar("clearstone_submitting", default=False)
+submitting: ContextVar[bool] = ContextVar("clearstone_submitting", default=False)
+"""Whether a pool starts its workers: they serve other jobs too, and carry nothing themselves."""
 
 
 def _carrying_start(start: Callable[[threading.Thread], None]) -> Callable[[threading.Thread], None]:
     @wraps(start)
     def start_carrying(self: threading.Thread) -> None:
         run = carried(self.run)
-        if isinstance(run, partial) and not _submitting.get():
+        if isinstance(run, partial) and not submitting.get():
             self.run = run  # type: ignore[method-assign]
         start(self)
 
@@ -322,10 +372,10 @@ def _carrying_start(start: Callable[[threading.Thread], None]) -> Callable[[thre
 def _carrying_submit(submit: Callable[..., Any]) -> Callable[..., Any]:
     @wraps(submit)
     def submit_carrying(self: ThreadPoolExecutor, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
-        token = _submitting.set(True)  # a worker started by this job serves later ones too: it carries nothing itself
+        token = submitting.set(True)
         try:
             return submit(self, carried(fn), *args, **kwargs)
         finally:
-            _submitting.reset(token)
+            submitting.reset(token)
 
     return submit_carrying

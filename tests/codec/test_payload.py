@@ -15,7 +15,6 @@ import textwrap
 import threading
 import uuid
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import pytest
@@ -25,10 +24,11 @@ from hypothesis import strategies as st
 from clearstone import checkpointable, run, traced
 from clearstone.codec import payload
 from clearstone.errors import UnservableOutcome
-from clearstone.span import Payload
+from clearstone.span import Payload, Site
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
+    from pathlib import Path
     from types import ModuleType
 
 # --- plain values ----------------------------------------------------------------------------------------------------
@@ -243,28 +243,10 @@ def test_a_bad_payload_is_an_error_of_ours_with_the_cause() -> None:
 
 
 @dataclass
-class Served:
+class Served(run.PassingCall):
     """An open call that is answered with `served`, a stream with two chunks."""
 
-    answer: run.Answer | None
-
-    def enter(self) -> None:
-        """Nothing becomes current."""
-
-    def leave(self, token: Any) -> None:
-        """Nothing was current."""
-
-    def chunk(self, value: Any) -> None:
-        """Forget it."""
-
-    def returned(self, value: Any) -> None:
-        """Forget it."""
-
-    def raised(self, error: BaseException) -> None:
-        """Forget it."""
-
-    def closed(self) -> None:
-        """Forget it."""
+    answer: run.Answer | None  # type: ignore[assignment]  # None in a passing call
 
 
 @dataclass
@@ -273,12 +255,13 @@ class FakeRun:
 
     sites: list[str] = field(default_factory=list)
 
-    def begin(self, *given: Any) -> run.OpenCall:
-        call = run.BoundCall(*given)
-        self.sites.append(call.site.key.rpartition(":")[2])
-        if call.site.replay == "run":
+    def begin(
+        self, site: Site, instance: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any], streams: bool = False, /
+    ) -> run.OpenCall:
+        self.sites.append(site.key.rpartition(":")[2])
+        if site.replay == "run":
             return run.PASSING
-        chunks = ["served", "too"] if call.streams else None
+        chunks = ["served", "too"] if streams else None
         return Served(run.Answer("served", chunks=chunks))
 
 

@@ -11,6 +11,9 @@ if TYPE_CHECKING:
     from clearstone.span import Outcome, Payload
 
 
+CANCELLED = "asyncio.exceptions.CancelledError"
+
+
 def text(payload: Payload | None, width: int = 100) -> str:
     """Return one line of at most `width` characters about a payload; empty for none."""
     if payload is None:
@@ -54,6 +57,8 @@ def outcome_text(outcome: Outcome | None, width: int = 100) -> str:
     """Return one line about what a call gave."""
     if outcome is None:
         return ""
+    if outcome.failure is not None and outcome.failure.type_name == CANCELLED:
+        return f"cancelled: {outcome.failure.message}" if outcome.failure.message else "cancelled"
     if outcome.failure is not None:
         return f"raised {outcome.failure.type_name}: {outcome.failure.message}"
     if outcome.kind == "streamed":

@@ -23,11 +23,11 @@ from clearstone.codec.arguments import load_arguments
 from clearstone.debugger import console
 from clearstone.debugger.terminal import ReplayPdb, SessionLeft
 from clearstone.errors import ConfigurationError, TargetError, TraceNotFoundError
+from clearstone.nearest import nearest
 from clearstone.replay import mocks, outcomes
 from clearstone.replay.determinism import staged
 from clearstone.replay.engine import Replay
 from clearstone.replay.match import InferredBook
-from clearstone.replay.nearest import nearest
 from clearstone.replay.source import Code, Source
 from clearstone.span import Trace
 

@@ -13,17 +13,18 @@ import atexit
 import os
 import threading
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from clearstone import home, notice, run
+from clearstone import home, notice, processes, run
 from clearstone.codec import redact as redaction
 from clearstone.errors import ConfigurationError, StoreError, TraceNotFoundError
 from clearstone.record import faults
 from clearstone.record.journal import DEFAULT_LIMIT
 from clearstone.record.recording import Recording
 from clearstone.record.recovery import journal_folder, recover
-from clearstone.record.tracer import Tracer
+from clearstone.record.tracer import RemoteSpan, Tracer
 from clearstone.record.writer import Writer
 from clearstone.span import Trace
 from clearstone.store import blobs
@@ -109,8 +110,23 @@ class TracerProvider:
         self.recording = self.get_tracer().recording
         self.trace_store = LiveStore(self, self._store)
         run.carry_into_threads()
+        processes.carry_into_processes()
         if self._journal_folder is not None and self._journal_folder.exists():
             self._writer.wake()  # another process may have left something there
+
+    @property
+    def database(self) -> Path | None:
+        """The SQLite file; None with a store of another kind."""
+        return self._store.path if isinstance(self._store, SQLiteTraceStore) else None
+
+    def ticket(self, trace: bytes, number: int) -> run.Ticket:
+        """Return a picklable function that gives, in another process, the span `number` of `trace` to be below.
+
+        Calls below it are recorded there into this provider's database by a provider of that process; where this one
+        has a store of another kind, into that process's default database. Checkpoints go into this process's home.
+        """
+        database = self.database.absolute() if self.database is not None else None
+        return partial(_adopted, trace, number, database, home.home())
 
     def get_tracer(self, name: str = "", version: str = "") -> Tracer:
         """Return the tracer for the component `name`, of version `version`."""
@@ -287,8 +303,40 @@ def _make_default() -> None:
         faults.report("opening the default trace database", error)
 
 
+_below_others: dict[Path, TracerProvider] = {}
+"""Of a child process: the providers of databases that spans of its parent are in."""
+
+
+def _adopted(trace: bytes, number: int, database: Path | None, folder: Path) -> RemoteSpan:
+    """Return a span of another process to be below. Named by pickles."""
+    home.follow(folder)
+    run.carry_into_threads()
+    processes.carry_into_processes()
+    ticket = partial(_adopted, trace, number, database, folder)
+    return RemoteSpan(trace, number, partial(_recording_into, database), ticket)
+
+
+def _recording_into(database: Path | None) -> run.Run:
+    provider = _below_others.get(database) if database is not None else default_provider()
+    try:
+        provider = provider or _provider_of(database)
+    except StoreError as error:
+        faults.report(f"opening {database} in a child process", error)
+    return provider.recording if provider is not None else run.SUSPENDED
+
+
+def _provider_of(database: Path | None) -> TracerProvider | None:
+    with _default_lock:
+        default = default_provider() if database == home.trace_file() else _default
+        if database is None or (default is not None and default.database == database):
+            return default
+        return _below_others.setdefault(database, _below_others.get(database) or TracerProvider(database))
+
+
 def _say_nothing_was_recorded() -> None:
-    """A program that asked for records and has none is told so; a replay records nothing on purpose."""
+    """A program that asked for records and has none is told so; a replay or a child process has none on purpose."""
+    if processes.is_child():
+        return
     if _default is not None and not _default.journal.appended and not run.was_overridden() and not run.is_disabled():
         notice.say("this run recorded no call: is anything decorated with @traced or @checkpointable called in it?")
 

@@ -69,7 +69,8 @@ class Recording:
                 form, data = encode_arguments(args, kwargs, use.given, use.hidden)
             call = RecordedCall()
             call.tracer, call.use, call.input = self._tracer, use, (form, data)
-            parent = call.parent = _current()
+            parent: Any = _current()
+            call.parent = parent
             number = call.number = next_span()
             if parent is None:
                 call.trace = next_trace()
@@ -80,7 +81,7 @@ class Recording:
                 form, data = self._tracer.aside(form, data)
             if instance is not None or streams or site.boundary or site.attributes or site.record_effects:
                 parts += call.prepare(instance, args, kwargs, streams)
-            flags, above = (layout.TOP, 0) if parent is None else (not isinstance(parent, LiveSpan), parent.number)
+            flags, above = (layout.TOP, 0) if parent is None else (parent.inherited, parent.number)
             call.start_ns = start_ns = time_ns()
             record = (
                 _pack_start(1, form, flags, use.number, number, above, call.trace, start_ns, number & 0xFFFFFFFF, len(data))
@@ -168,23 +169,40 @@ class RecordedCall(LiveSpan):
             parts += self.watch.part
         return parts
 
-    def enter(self) -> Token[run.OpenSpan | None]:
+    def enter(self) -> Token[run.SpanAbove | None]:
         """Make this call's span the current one."""
         return _set_current(self)
 
-    def leave(self, token: Token[run.OpenSpan | None]) -> None:
+    def leave(self, token: Token[run.SpanAbove | None]) -> None:
         """Make the caller's span current again."""
         try:
             _reset_current(token)
         except ValueError:  # a coroutine or generator may be closed in another context than it ran in
             _set_current(self.parent)
 
+    def streaming(self, kind: run.StreamKind) -> bool:
+        """Expect the items of a stream. What the call did to its object it has done: a stream must not keep that."""
+        try:
+            self._ending()
+            self.watch = None
+            self.chunks = []
+            self.set_attribute(run.STREAM, kind)
+        except Exception as error:
+            faults.report(f"recording the stream of {self.name}", error)
+        return True
+
+    def awaiting(self) -> bool:
+        """Expect what the awaitable gives."""
+        self.set_attribute(run.AWAITED, value=True)
+        return True
+
     def chunk(self, value: Any) -> None:
-        """Record one item of a stream."""
+        """Record one item of a stream. Its time is start plus elapsed time, as the end's is: never after the end."""
+        at_ns = self.start_ns + perf_counter_ns() - self.started
         try:
             if self.chunks is None:
                 self.chunks = []
-            at_ns, (form, data) = time_ns(), encode(value, self.use.item)
+            form, data = encode(value, self.use.item)
             number = len(self.chunks)
             self.chunks.append((at_ns, form, data))
             form, data = self.tracer.fitting(form, data)

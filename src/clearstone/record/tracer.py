@@ -10,8 +10,8 @@ class until it is set.
 
 from __future__ import annotations
 
-import json
 import math
+import sys
 from time import perf_counter_ns, time_ns
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Self
@@ -30,7 +30,7 @@ Encoded = tuple[int, bytes]
 """A payload as a form and bytes (see `clearstone.codec.payload.encode`)."""
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from contextvars import Token
 
     from clearstone.record.provider import TracerProvider
@@ -141,7 +141,8 @@ class LiveSpan:
     """Of a trace's first span: the providers that spans below it record into, beside its own."""
 
     started = 0
-    _token: Token[run.OpenSpan | None] | None = None
+    inherited = False
+    _token: Token[run.SpanAbove | None] | None = None
 
     def __init__(self, tracer: Tracer, name: str, span_type: str = "", parent: Any = None) -> None:
         self.tracer = tracer
@@ -247,7 +248,8 @@ class LiveSpan:
     def in_boundary(self) -> bool:
         """Whether this span, or one above it, is a boundary that has not ended (a thread may outlive it)."""
         span: Any = self
-        while isinstance(span, LiveSpan):  # a loop: a deep chain of calls would meet the recursion limit here
+        # a loop: a deep chain of calls would meet the recursion limit here
+        while isinstance(span, LiveSpan) and not span.inherited:
             if span.site is not None and span.site.boundary and span.end_ns is None:
                 return True
             span = span.parent
@@ -257,6 +259,10 @@ class LiveSpan:
     def recording(self) -> run.Run:
         """The Run that records into this span's provider."""
         return self.tracer.provider.recording
+
+    def ticket(self) -> run.Ticket:
+        """Return what gives a span to be below, in another process (see `TracerProvider.ticket`)."""
+        return self.tracer.provider.ticket(self.trace, self.number)
 
     def start(self) -> None:
         """Start the clock and record the span as open."""
@@ -271,7 +277,7 @@ class LiveSpan:
 
     def _append_start(self, site: int, form: int, data: bytes, parts: bytes) -> None:
         parent = self.parent
-        above, flags = (parent.number, not isinstance(parent, LiveSpan)) if parent is not None else (0, layout.TOP)
+        above, flags = (parent.number, parent.inherited) if parent is not None else (0, layout.TOP)
         self.tracer.append(
             layout.START.pack(
                 layout.START_KIND, form, flags, site, self.number, above, self.trace, self.start_ns,
@@ -280,9 +286,12 @@ class LiveSpan:
         )  # fmt: skip
 
     def fail(self, error: BaseException) -> None:
-        """Record that `error` ended the span."""
-        self.failure = dump_exception(error)
-        self.set_status(StatusCode.ERROR, f"{self.failure.type_name}: {self.failure.message}")
+        """Record that `error` ended the span. OpenTelemetry has no status for what was cancelled: the words say it."""
+        told = self.failure = dump_exception(error)
+        if _is_cancelled(error):
+            self.set_status(StatusCode.ERROR, f"cancelled: {told.message}" if told.message else "cancelled")
+        else:
+            self.set_status(StatusCode.ERROR, f"{told.type_name}: {told.message}")
 
     def end(self, elapsed_ns: int | None = None) -> None:
         """Record the end. It is start plus elapsed time: never before the start, whatever became of the clock.
@@ -387,16 +396,28 @@ class RemoteSpan:
     Args:
         trace: its trace id, 16 bytes.
         number: its span id, as a number.
-        recording: where calls below it are recorded.
+        recording: gives the Run that records calls below it; asked at each.
+        ticket: what it was made by.
     """
 
-    root = None
+    root = parent = None
     in_boundary = False
+    inherited = True
 
-    def __init__(self, trace: bytes, number: int, recording: run.Run) -> None:
+    def __init__(self, trace: bytes, number: int, recording: Callable[[], run.Run], ticket: run.Ticket) -> None:
         self.trace = trace
         self.number = number
-        self.recording = recording
+        self._recording = recording
+        self._ticket = ticket
+
+    @property
+    def recording(self) -> run.Run:
+        """The Run that records calls below it."""
+        return self._recording()
+
+    def ticket(self) -> run.Ticket:
+        """Return what gives it in another process."""
+        return self._ticket
 
     @property
     def trace_id(self) -> str:
@@ -407,6 +428,11 @@ class RemoteSpan:
     def span_id(self) -> str:
         """16 hex digits."""
         return identity.hex_of(self.number)
+
+
+def _is_cancelled(error: BaseException) -> bool:
+    asyncio = sys.modules.get("asyncio.exceptions")  # where it is not loaded, nothing of it was raised
+    return asyncio is not None and isinstance(error, asyncio.CancelledError)
 
 
 def _chunks(chunks: Sequence[tuple[int, int, bytes]]) -> tuple[Chunk, ...]:

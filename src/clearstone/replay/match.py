@@ -110,7 +110,7 @@ class InferredBook:
             recorded = self._take(call)
         if recorded.span.outcome is None:  # `spans` holds none without one
             raise ReplayError(f"{call.site.target} has no recorded outcome")
-        return outcomes.answer(recorded.span.outcome)
+        return outcomes.answer(recorded.span.outcome, recorded.span.attributes)
 
     def attempted(self, call: BoundCall) -> None:
         """Count a call that is not answered (see `Book.attempted`)."""

@@ -114,7 +114,9 @@ def _given(value: Any) -> Answer:
 
 
 def _responses(spans: Sequence[Span]) -> Responses:
-    return Responses([partial(outcomes.answer, span.outcome) for span in spans if span.outcome is not None])
+    return Responses(
+        [partial(outcomes.answer, span.outcome, span.attributes) for span in spans if span.outcome is not None]
+    )
 
 
 def _resolved(path: str, trace: Trace, import_module: Callable[[str], ModuleType]) -> Target | None:

@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
 
 from clearstone.codec import payload
 from clearstone.codec.exceptions import load_exception
-from clearstone.run import Answer
+from clearstone.run import AWAITED, STREAM, Answer
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
+    from clearstone.run import StreamKind
     from clearstone.span import Outcome, Span, Trace
 
+NOTHING: Mapping[str, Any] = MappingProxyType({})
 
-def answer(outcome: Outcome) -> Answer:
+
+def answer(outcome: Outcome, attributes: Mapping[str, Any] = NOTHING) -> Answer:
     """Return fresh copies of what a call gave.
+
+    Args:
+        outcome: the recorded outcome.
+        attributes: its span's; they say in what an outcome was wrapped.
 
     Raises:
         UnservableOutcome: a value was not recorded, or does not load today.
@@ -23,7 +31,8 @@ def answer(outcome: Outcome) -> Answer:
     value = payload.load(outcome.value) if outcome.value is not None else None
     error = load_exception(outcome.failure) if outcome.failure is not None else None
     chunks = [payload.load(chunk.value) for chunk in outcome.chunks] if outcome.kind == "streamed" else None
-    return Answer(value, error, chunks, outcome.complete)
+    stream: StreamKind = "async iterator" if attributes.get(STREAM) == "async iterator" else "iterator"
+    return Answer(value, error, chunks, outcome.complete, stream, bool(attributes.get(AWAITED)))
 
 
 def of_type(trace: Trace, span_type: str) -> list[Span]:

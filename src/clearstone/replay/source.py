@@ -22,14 +22,14 @@ from clearstone import run
 from clearstone.codec import payload
 from clearstone.codec.payload import MAIN_ALIAS, MAIN_NAMES, main_file
 from clearstone.errors import ReplayError, TargetError
-from clearstone.replay.nearest import nearest
-from clearstone.span import Site
+from clearstone.nearest import nearest
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from types import ModuleType
 
     from clearstone.checkpoint.model import Checkpoint
+    from clearstone.span import Site
 
 Code = Literal["today", "recorded"]
 

@@ -22,8 +22,9 @@ from dataclasses import dataclass
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
+from clearstone import streams
 from clearstone.errors import TargetError
-from clearstone.replay.nearest import nearest
+from clearstone.nearest import nearest
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -201,9 +202,7 @@ def _plain(original: Any, respond: Callable[[], Answer | None]) -> Callable[...,
         answer = respond()
         if answer is None:
             return original(*args, **kwargs)
-        if answer.error is not None and answer.chunks is None:
-            raise answer.error
-        return iter(_items(answer)) if answer.chunks is not None else answer.value
+        return _given_later(answer) if answer.awaited else _given(answer)
 
     return respond_plainly
 
@@ -211,13 +210,21 @@ def _plain(original: Any, respond: Callable[[], Answer | None]) -> Callable[...,
 def _awaitable(original: Any, respond: Callable[[], Answer | None]) -> Callable[..., Any]:
     async def respond_awaited(*args: Any, **kwargs: Any) -> Any:
         answer = respond()
-        if answer is None:
-            return await original(*args, **kwargs)
-        if answer.error is not None:
-            raise answer.error
-        return answer.value
+        return await original(*args, **kwargs) if answer is None else _given(answer)
 
     return respond_awaited
+
+
+def _given(answer: Answer) -> Any:
+    if answer.chunks is not None:
+        return streams.served(answer)
+    if answer.error is not None:
+        raise answer.error
+    return answer.value
+
+
+async def _given_later(answer: Answer) -> Any:
+    return _given(answer)
 
 
 def _streaming(original: Any, respond: Callable[[], Answer | None]) -> Callable[..., Any]:

@@ -1,0 +1,81 @@
+"""What a decorator is told, as a `Site`: its key, its name and its options.
+
+Idea: a site is found again by its key, ``module:qualname``, in another process and on another day; all else of it
+are options. `traced` and `instrument` take the same ones, and refuse the same.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Any
+
+from clearstone.callables import innermost
+from clearstone.codec.payload import MAIN_NAMES
+from clearstone.errors import ConfigurationError
+from clearstone.span import Site, replay_mode
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from clearstone.span import ReplayMode
+
+
+def check_options(function: Any, span_type: Any, name: Any, replay: Any) -> None:
+    """Refuse what `traced` cannot mean.
+
+    Raises:
+        ConfigurationError: an option is of another kind.
+    """
+    if isinstance(function, str):
+        raise ConfigurationError(f"@traced({function!r}) lacks a name; write @traced(span_type={function!r})")
+    if replay not in {None, "serve", "run"}:
+        raise ConfigurationError(f"replay={replay!r} is neither 'serve' nor 'run'")
+    for option, value in (("span_type", span_type), ("name", name)):
+        if value is not None and not isinstance(value, str):
+            raise ConfigurationError(f"{option}={value!r} is no text; write it as {option}={str(value)!r}")
+
+
+def described(  # noqa: PLR0917 - the options of `traced`, in its order
+    known: Site | None,
+    key: str,
+    span_type: str | None,
+    name: str | None,
+    replay: ReplayMode | None,
+    attributes: Mapping[str, Any] | None,
+) -> Site:
+    """Return the site `key` with these options; what they do not say is as in `known`, the site it had before."""
+    kind = span_type if span_type is not None else known.span_type if known and not known.boundary else ""
+    return Site(
+        key=key,
+        name=name or name_in(key),
+        span_type=kind,
+        replay=replay or replay_mode(kind),
+        boundary=known is not None and known.boundary,
+        attributes=tuple((attributes or {}).items()),
+    )
+
+
+def key_of(target: Any) -> str:
+    """Return ``module:qualname`` of a callable."""
+    function = innermost(target)
+    module = getattr(function, "__module__", None) or ""
+    qualname = getattr(function, "__qualname__", None) or type(function).__qualname__
+    return f"{lasting_name(module)}:{qualname}"
+
+
+def lasting_name(module: str) -> str:
+    """Name a script as ``__main__`` whatever it is imported as; one run with ``python -m`` by its own name."""
+    if module not in MAIN_NAMES:
+        return module
+    spec = getattr(sys.modules.get(module), "__spec__", None) if module == "__main__" else None
+    return spec.name if spec is not None else "__main__"
+
+
+def span_name(target: Any) -> str:
+    """Return what its spans are called: its qualified name, as seen from where it is defined."""
+    return name_in(key_of(target))
+
+
+def name_in(key: str) -> str:
+    """Return the span name in a key."""
+    return key.partition(":")[2].rpartition("<locals>.")[2]
