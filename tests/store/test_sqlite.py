@@ -12,14 +12,17 @@ import sys
 import tempfile
 import textwrap
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from clearstone.errors import StoreError, TraceNotFoundError
+from clearstone.errors import StoreError, TraceNotFoundError, UnstorableSpanError
 from clearstone.span import Chunk, Event, Outcome, Payload, Span, new_span_id
-from clearstone.store import schema, sqlite
+from clearstone.store import database, schema
+from clearstone.store.base import SpanQuery
+from clearstone.store.rows import batch_of
 from clearstone.store.sqlite import SQLiteTraceStore
 
 if TYPE_CHECKING:
@@ -28,7 +31,14 @@ if TYPE_CHECKING:
 NOBODY = 65534
 
 
-def a_span(trace_id: str = "t", **fields: object) -> Span:
+T, ONE, TWO, GOOD, LATER, BEFORE = (digit * 32 for digit in "712345")
+
+
+def write(store: SQLiteTraceStore, spans: list[Span]) -> None:
+    store.apply(batch_of(spans))
+
+
+def a_span(trace_id: str = T, **fields: object) -> Span:
     made = {"span_id": new_span_id(), "parent_id": None, "name": "work", "start_ns": 1, "end_ns": 2, **fields}
     return Span(trace_id=trace_id, **made)  # type: ignore[arg-type]
 
@@ -36,13 +46,17 @@ def a_span(trace_id: str = "t", **fields: object) -> Span:
 def filled(path: Path) -> Path:
     """Make a trace database with one span and close it."""
     with closing(SQLiteTraceStore(path)) as store:
-        store.write([a_span(attributes={"n": 1}, outcome=Outcome("returned", Payload("pickle", b"N.")))])
+        write(
+            store, [a_span(attributes={"n": 1, "note": "noted"}, outcome=Outcome("returned", Payload("pickle", b"N.")))]
+        )
     return path
 
 
 def on_disk(folder: Path) -> dict[str, bytes | None]:
     """Tell every file below a folder and its bytes."""
-    return {str(path.relative_to(folder)): None if path.is_dir() else path.read_bytes() for path in folder.rglob("*")}
+    found = {str(path.relative_to(folder)): path for path in folder.rglob("*")}
+    found = {name: path for name, path in found.items() if not name.startswith("config")}  # the machine's key
+    return {name: None if path.is_dir() else path.read_bytes() for name, path in found.items()}
 
 
 # --- what is refused -------------------------------------------------------------------------------------------------
@@ -128,7 +142,7 @@ def test_what_is_no_trace_database_is_refused_in_a_sentence_and_left_as_it_is(
     before = on_disk(tmp_path)
     expected = sentence if create or "cannot be" not in sentence else "cannot be|there is no trace database"
     store = SQLiteTraceStore(path, create=create)
-    for use in (store.open, store.traces, lambda: store.find("latest"), lambda: store.write([a_span()])):
+    for use in (store.open, store.traces, lambda: store.find("latest"), lambda: write(store, [a_span()])):
         with pytest.raises(StoreError, match=expected) as caught:
             use()
         assert str(path) in str(caught.value)
@@ -155,7 +169,7 @@ def test_a_writer_makes_a_database_of_an_empty_file(tmp_path: Path) -> None:
     path.touch()
     filled(path)
     with closing(SQLiteTraceStore(path, create=False)) as store:
-        assert len(store.get_trace("t")) == 1
+        assert len(store.get_trace(T)) == 1
 
 
 class Odd:
@@ -182,33 +196,36 @@ def circular() -> list[object]:
 def test_of_an_attribute_that_is_no_json_the_repr_is_kept(tmp_path: Path, odd: object, kept: str) -> None:
     attributes = {"odd": odd, "n": 1}
     with closing(SQLiteTraceStore(tmp_path / "traces.db")) as store:
-        store.write([a_span("before"), a_span(attributes=attributes, events=(Event("e", 5, attributes),))])
-        (span,) = store.get_trace("t")
+        write(store, [a_span(BEFORE), a_span(attributes=attributes, events=(Event("e", 5, attributes),))])
+        (span,) = store.get_trace(T)
     assert dict(span.attributes) == {"odd": kept, "n": 1}
     assert span.events == (Event("e", 5, {"odd": kept, "n": 1}),)
 
 
 def test_a_span_that_cannot_be_stored_is_refused_with_its_whole_batch(tmp_path: Path) -> None:
+    whole = batch_of([a_span(GOOD), a_span()])
     with closing(SQLiteTraceStore(tmp_path / "traces.db")) as store:
-        for bad in ({"start_ns": 2**64}, {"attributes": None}, {"name": 3}):
-            with pytest.raises(StoreError, match="cannot be"):
-                store.write([a_span("good"), a_span(**bad)])
+        bad: dict[str, Any]
+        for bad in ({"start_ns": 2**64}, {"attributes": {}}, {"status": None}, {"site": 7}):
+            rows = [whole.spans[0], whole.spans[1]._replace(**bad)]
+            with pytest.raises(UnstorableSpanError, match="cannot be stored"):
+                store.apply(replace(whole, spans=rows))
         assert store.traces() == []
-        store.write([a_span("good")])
-        assert len(store.get_trace("good")) == 1
+        write(store, [a_span(GOOD)])
+        assert len(store.get_trace(GOOD)) == 1
 
 
 def test_a_full_disk_stores_nothing_of_the_batch(tmp_path: Path) -> None:
     with closing(SQLiteTraceStore(tmp_path / "traces.db")) as store:
         store.open()
-        assert store._db is not None
-        store._db.execute("PRAGMA max_page_count = 20")
-        chunks = tuple(Chunk(n, Payload("pickle", bytes(4_000))) for n in range(100))
+        assert store.database._db is not None
+        store.database._db.execute("PRAGMA max_page_count = 40")
+        chunks = tuple(Chunk(n, Payload("pickle", bytes([n]) * 4_000)) for n in range(100))
         with pytest.raises(StoreError, match="full"):
-            store.write([a_span("one"), a_span("two", outcome=Outcome("streamed", chunks=chunks))])
+            write(store, [a_span(ONE), a_span(TWO, outcome=Outcome("streamed", chunks=chunks))])
         assert store.traces() == []
-        store.write([a_span("one")])
-        assert [each.trace_id for each in store.traces()] == ["one"]
+        write(store, [a_span(ONE)])
+        assert [each.trace_id for each in store.traces()] == [ONE]
 
 
 def test_a_damaged_file_never_raises_anything_but_a_store_error(tmp_path: Path) -> None:
@@ -220,7 +237,7 @@ def test_a_damaged_file_never_raises_anything_but_a_store_error(tmp_path: Path) 
         with closing(SQLiteTraceStore(damaged)) as store:
             try:
                 store.traces()
-                store.get_trace("t")
+                store.get_trace(T)
             except (StoreError, TraceNotFoundError):
                 refused += 1
     assert refused
@@ -228,11 +245,11 @@ def test_a_damaged_file_never_raises_anything_but_a_store_error(tmp_path: Path) 
 
 def test_a_row_that_makes_no_span_is_said(tmp_path: Path) -> None:
     path = filled(tmp_path / "traces.db")
-    for change in ("kind = 'ODD'", "attributes = 'no json'", "status = 'ODD'"):
+    for change in ("sites SET kind = 'ODD'", "spans SET attributes = 'no json'", "spans SET status = 'ODD'"):
         with closing(sqlite3.connect(path)) as db, db:
-            db.execute(f"UPDATE spans SET {change}")  # noqa: S608 - ours
+            db.execute(f"UPDATE {change}")
         with closing(SQLiteTraceStore(path)) as store, pytest.raises(StoreError, match="damaged"):
-            store.get_trace("t")
+            store.get_trace(T)
     with closing(SQLiteTraceStore(path)) as store, pytest.raises(StoreError, match="damaged"):
         store.traces()
 
@@ -260,8 +277,8 @@ def plain_user() -> Iterator[Path]:
 def test_a_new_file_and_its_log_are_its_owners_alone(tmp_path: Path) -> None:
     path = tmp_path / "traces.db"
     with closing(SQLiteTraceStore(path)) as store:
-        store.write([a_span()])
-        modes = {file.name: stat.S_IMODE(file.stat().st_mode) for file in tmp_path.iterdir()}
+        write(store, [a_span()])
+        modes = {file.name: stat.S_IMODE(file.stat().st_mode) for file in tmp_path.glob("traces*")}
     assert modes == dict.fromkeys(["traces.db", "traces.db-wal", "traces.db-shm"], 0o600)
 
 
@@ -284,9 +301,9 @@ def test_a_read_only_file_can_be_read_and_says_so_when_written(plain_user: Path)
     path.chmod(0o400)
     before = path.read_bytes()
     with closing(SQLiteTraceStore(path)) as store:
-        assert len(store.get_trace("t")) == 1
+        assert len(store.get_trace(T)) == 1
         with pytest.raises(StoreError, match="readonly"):
-            store.write([a_span()])
+            write(store, [a_span()])
     assert path.read_bytes() == before
 
 
@@ -297,12 +314,43 @@ def test_a_file_that_may_not_be_read_is_said(plain_user: Path) -> None:
         SQLiteTraceStore(path).traces()
 
 
+def test_a_database_in_a_folder_that_may_not_be_written_can_be_read_and_searched(plain_user: Path) -> None:
+    path = filled(plain_user / "traces.db")
+    plain_user.chmod(0o500)
+    with closing(SQLiteTraceStore(path, create=False)) as store:
+        assert store.find("latest") == T
+        assert [span.name for span in store.get_trace(T)] == ["work"]
+        assert [span.name for span in store.spans(SpanQuery(text="noted"))] == ["work"]
+        for erase in (lambda: store.forget(T), lambda: store.collect(10**18), lambda: write(store, [a_span()])):
+            with pytest.raises(StoreError, match=r"read-only: give another with --db|unable to open"):
+                erase()
+        assert len(store.traces()) == 1
+    plain_user.chmod(0o700)
+    assert list(on_disk(plain_user)) == ["traces.db"]
+
+
+def test_where_a_log_cannot_be_read_because_of_its_folder_it_is_said_what_to_do(plain_user: Path) -> None:
+    with closing(SQLiteTraceStore(plain_user / "traces.db")) as writing:
+        write(writing, [a_span()])
+        (plain_user / "copy").mkdir()
+        for name in ("traces.db", "traces.db-wal"):
+            shutil.copy(plain_user / name, plain_user / "copy" / name)
+    (plain_user / "copy").chmod(0o500)
+    store = SQLiteTraceStore(plain_user / "copy" / "traces.db", create=False)
+    with pytest.raises(StoreError, match=r"copy both files to another folder and give --db"):
+        store.traces()
+    (plain_user / "copy").chmod(0o700)
+    assert len(store.traces()) == 1
+    store.close()
+
+
 # --- one file, several users -----------------------------------------------------------------------------------------
 
 WRITER = textwrap.dedent("""
     import sys, time
     from pathlib import Path
     from clearstone.span import Span
+    from clearstone.store.rows import batch_of
     from clearstone.store.sqlite import SQLiteTraceStore
 
     me, folder = sys.argv[1], Path(sys.argv[2])
@@ -312,8 +360,8 @@ WRITER = textwrap.dedent("""
             time.sleep(0)
         store = SQLiteTraceStore(folder / f"{number}.db")
         for n in range(10):
-            span_id = f"{me}{n}"
-            store.write([Span(trace_id="t", span_id=span_id, parent_id=None, name=me, start_ns=n, end_ns=n)])
+            span = Span(trace_id="7" * 32, span_id=(me + str(n)) * 8, parent_id=None, name=me, start_ns=n, end_ns=n)
+            store.apply(batch_of([span]))
         store.close()
 """)
 
@@ -323,7 +371,9 @@ def test_two_processes_create_and_write_one_file_at_the_same_time(tmp_path: Path
     assert [writer.wait(timeout=60) for writer in writers] == [0, 0]
     for number in range(8):
         with closing(SQLiteTraceStore(tmp_path / f"{number}.db", create=False)) as store:
-            assert {span.span_id for span in store.get_trace("t")} == {f"{name}{n}" for name in "ab" for n in range(10)}
+            assert {span.span_id for span in store.get_trace(T)} == {
+                f"{name}{n}" * 8 for name in "ab" for n in range(10)
+            }
 
 
 def test_readers_read_while_a_writer_is_in_the_middle_of_its_transaction(tmp_path: Path) -> None:
@@ -331,8 +381,8 @@ def test_readers_read_while_a_writer_is_in_the_middle_of_its_transaction(tmp_pat
     with closing(sqlite3.connect(path)) as writer, closing(SQLiteTraceStore(path, create=False)) as store:
         writer.execute("BEGIN IMMEDIATE")
         writer.execute("DELETE FROM spans")
-        assert len(store.get_trace("t")) == 1
-        assert store.find("latest") == "t"
+        assert len(store.get_trace(T)) == 1
+        assert store.find("latest") == T
         writer.execute("COMMIT")
         assert store.traces() == []
 
@@ -340,19 +390,19 @@ def test_readers_read_while_a_writer_is_in_the_middle_of_its_transaction(tmp_pat
 def test_a_writer_that_waits_in_vain_for_another_says_so_and_stores_it_later(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sqlite, "BUSY_SECONDS", 0.05)
+    monkeypatch.setattr(database, "BUSY_SECONDS", 0.05)
     path = filled(tmp_path / "traces.db")
     with closing(sqlite3.connect(path)) as other, closing(SQLiteTraceStore(path)) as store:
         other.execute("BEGIN IMMEDIATE")
         with pytest.raises(StoreError, match="database is locked"):
-            store.write([a_span("later")])
+            write(store, [a_span(LATER)])
         other.execute("ROLLBACK")
-        store.write([a_span("later")])
-        assert len(store.get_trace("later")) == 1
+        write(store, [a_span(LATER)])
+        assert len(store.get_trace(LATER)) == 1
 
 
 def test_creating_a_file_that_stays_locked_ends_with_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sqlite, "BUSY_SECONDS", 0.05)
+    monkeypatch.setattr(database, "BUSY_SECONDS", 0.05)
     path = tmp_path / "traces.db"
     path.touch()
     with closing(sqlite3.connect(path)) as other:
@@ -364,9 +414,11 @@ def test_creating_a_file_that_stays_locked_ends_with_an_error(tmp_path: Path, mo
 KILLED = textwrap.dedent("""
     import os, sys
     from clearstone.span import Span
+    from clearstone.store.rows import batch_of
     from clearstone.store.sqlite import SQLiteTraceStore
 
-    SQLiteTraceStore(sys.argv[1]).write([Span(trace_id="t", span_id="s", parent_id=None, name="n", start_ns=1)])
+    span = Span(trace_id="7" * 32, span_id="5" * 16, parent_id=None, name="n", start_ns=1)
+    SQLiteTraceStore(sys.argv[1]).apply(batch_of([span]))
     os.kill(os.getpid(), 9)
 """)
 
@@ -375,17 +427,20 @@ def test_a_process_that_was_killed_leaves_what_it_wrote(tmp_path: Path) -> None:
     path = tmp_path / "traces.db"
     assert subprocess.run([sys.executable, "-c", KILLED, path], check=False, timeout=60).returncode == -9
     with closing(SQLiteTraceStore(path, create=False)) as store:
-        (span,) = store.get_trace("t")
+        (span,) = store.get_trace(T)
     assert span.is_open
 
 
 FORKING = textwrap.dedent("""
     import json, os, sys
     from clearstone.span import Span
+    from clearstone.store.rows import batch_of
     from clearstone.store.sqlite import SQLiteTraceStore
 
     def write(name):
-        store.write([Span(trace_id="t", span_id=name, parent_id=None, name=name, start_ns=1, end_ns=2)])
+        span_id = name.encode().hex().ljust(16, "0")[:16]
+        span = Span(trace_id="7" * 32, span_id=span_id, parent_id=None, name=name, start_ns=1, end_ns=2)
+        store.apply(batch_of([span]))
 
     store = SQLiteTraceStore(sys.argv[1])
     write("before")
@@ -397,7 +452,7 @@ FORKING = textwrap.dedent("""
         os._exit(0)
     status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     write("after")
-    print(json.dumps([status, sorted(span.name for span in store.get_trace("t"))]))
+    print(json.dumps([status, sorted(span.name for span in store.get_trace("7" * 32))]))
 """)
 
 
@@ -411,15 +466,15 @@ def test_after_a_fork_both_processes_go_on_writing(tmp_path: Path) -> None:
 def test_a_forgotten_connection_is_left_alone_and_a_new_one_is_opened(tmp_path: Path) -> None:
     with closing(SQLiteTraceStore(filled(tmp_path / "traces.db"))) as store:
         store.open()
-        inherited = store._db
+        inherited = store.database._db
         assert inherited is not None
         store.forget_connection()
         try:
-            assert len(store.get_trace("t")) == 1
-            assert store._db is not inherited
+            assert len(store.get_trace(T)) == 1
+            assert store.database._db is not inherited
             assert inherited.execute("SELECT count(*) FROM spans").fetchone() == (1,)  # still open
         finally:
-            sqlite._inherited.remove(inherited)
+            database._inherited.remove(inherited)
             inherited.close()
 
 
@@ -437,10 +492,10 @@ def test_a_relative_path_stays_the_same_file_when_the_program_changes_its_folder
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path)
     with closing(SQLiteTraceStore("traces.db")) as store:
-        store.write([a_span()])
+        write(store, [a_span()])
         store.close()
         monkeypatch.chdir(tmp_path / "elsewhere")
-        assert len(store.get_trace("t")) == 1
+        assert len(store.get_trace(T)) == 1
     assert on_disk(tmp_path / "elsewhere") == {}
 
 
@@ -456,14 +511,14 @@ def test_listing_reads_no_payload(tmp_path: Path) -> None:
     with closing(sqlite3.connect(path)) as db, db:
         db.execute("DROP TABLE payloads")
     with closing(SQLiteTraceStore(path)) as store:
-        assert [each.trace_id for each in store.traces()] == ["t"]
-        assert store.find("latest") == "t"
+        assert [each.trace_id for each in store.traces()] == [T]
+        assert store.find("latest") == T
 
 
 def test_a_store_that_is_dropped_closes_its_file(tmp_path: Path) -> None:
     store = SQLiteTraceStore(tmp_path / "traces.db")
-    store.write([a_span()])
-    db = store._db
+    write(store, [a_span()])
+    db = store.database._db
     assert db is not None
     del store
     with pytest.raises(sqlite3.ProgrammingError, match="closed database"):

@@ -7,7 +7,9 @@ from typing import Any
 
 import click
 
+from clearstone.cli.erasing import forget, gc
 from clearstone.cli.place import place, place_options
+from clearstone.cli.querying import export, search
 
 __all__ = ["ALL", "place", "place_options"]
 
@@ -41,12 +43,12 @@ def demo(folder: Path) -> None:
 @place_options
 def traces(limit: int, as_json: bool) -> None:
     """List recorded traces, newest first."""
-    from clearstone.cli import render
+    from clearstone.cli import printing, render
 
     store = place.store_if_there()
     found = store.traces(limit) if store is not None else []
     if as_json:
-        render.print_json([render.trace_json(summary) for summary in found])
+        printing.print_json([render.trace_json(summary) for summary in found])
     elif found:
         render.trace_table(found)
     else:
@@ -59,14 +61,14 @@ def traces(limit: int, as_json: bool) -> None:
 @place_options
 def show(trace: str, as_json: bool) -> None:
     """Show the calls of TRACE as a tree."""
-    from clearstone.cli import render
+    from clearstone.cli import printing, spans
 
     store = place.store()
     found = store.get_trace(store.find(trace))
     if as_json:
-        render.print_json({"trace_id": found.trace_id, "spans": [render.span_json(span) for span in found]})
+        printing.print_json({"trace_id": found.trace_id, "spans": [spans.span_json(span) for span in found]})
     else:
-        render.trace_tree(found)
+        spans.trace_tree(found)
 
 
 @click.command()
@@ -76,14 +78,14 @@ def checkpoints(as_json: bool) -> None:
     """List checkpoints, newest first."""
     from clearstone import checkpoints as list_checkpoints
     from clearstone import home
-    from clearstone.cli import render
+    from clearstone.cli import printing, render
 
     found = list_checkpoints()
     unreadable = render.count_checkpoint_files() - len(found)
     if unreadable:
         click.echo(f"Note: {unreadable} .ckpt file(s) cannot be read; 'clearstone inspect FILE' says why.", err=True)
     if as_json:
-        render.print_json([render.checkpoint_json(info) for info in found])
+        printing.print_json([render.checkpoint_json(info) for info in found])
     elif found:
         render.checkpoint_table(found)
     else:
@@ -103,11 +105,11 @@ def inspect(checkpoint: str, as_json: bool) -> None:
 
     Nothing of it is loaded or run, so any file may be looked at.
     """
-    from clearstone.cli import render
+    from clearstone.cli import printing, render
 
     found = _load(checkpoint)
     if as_json:
-        render.print_json(render.inspection_json(found))
+        printing.print_json(render.inspection_json(found))
     else:
         render.inspection(found)
 
@@ -152,4 +154,4 @@ def _load(reference: str) -> Any:
     return load_checkpoint(reference)
 
 
-ALL = (demo, traces, show, checkpoints, inspect, replay, debug)
+ALL = (demo, traces, show, search, checkpoints, inspect, replay, debug, export, gc, forget)

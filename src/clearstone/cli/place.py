@@ -31,14 +31,29 @@ class Place:
         return self.db if self.db is not None else home.trace_file()
 
     def store(self) -> SQLiteTraceStore:
-        """Return the trace store, for reading."""
+        """Return the trace store, with what dead processes left in their journals."""
         from clearstone.store.sqlite import SQLiteTraceStore
 
-        return SQLiteTraceStore(self.trace_file, create=False)
+        store = SQLiteTraceStore(self.trace_file, create=False)
+        if self.trace_file.exists():
+            _recover(store)
+        return store
 
     def store_if_there(self) -> SQLiteTraceStore | None:
         """Return the trace store; None where nothing was recorded and none was asked for by name."""
         return self.store() if self.db is not None or self.trace_file.exists() else None
+
+
+def _recover(store: SQLiteTraceStore) -> None:
+    from clearstone.record.recovery import journal_folder, recover
+
+    folder = journal_folder(store.path)
+    if not folder.is_dir():
+        return
+    try:
+        recover(store, folder)
+    except OSError as error:  # a read-only disk, a database that is locked: what is in it can be shown all the same
+        click.echo(f"Note: what lies in {folder} cannot be moved into the database now: {error}", err=True)
 
 
 place = Place()

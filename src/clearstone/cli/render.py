@@ -1,69 +1,21 @@
-"""Traces and checkpoints as tables and trees for people, and as JSON for programs (docs/cli.md describes it)."""
+"""Lists of traces and checkpoints as tables for people, and as JSON for programs (docs/cli.md describes it)."""
 
 from __future__ import annotations
 
-import datetime as dt
-import json
-import math
 from typing import TYPE_CHECKING, Any
 
-import click
-from rich.console import Console
-from rich.markup import escape as escape_markup
 from rich.table import Table
-from rich.tree import Tree
 
 from clearstone.checkpoint import manager
-from clearstone.cli import values
+from clearstone.cli import spans, values
+from clearstone.cli.printing import COLOURS, SHORT_ID, console, escape, iso, when
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from clearstone.checkpoint.manager import CheckpointInfo
     from clearstone.checkpoint.model import Checkpoint
-    from clearstone.span import Span, Trace
     from clearstone.store.base import TraceSummary
-
-SHORT_ID = 12
-_COLOURS = {"ERROR": "red", "OK": "green", "UNSET": "default"}
-
-
-def print_json(value: Any) -> None:
-    """Print one JSON document on standard output."""
-    text = json.dumps(_finite(value), indent=2, ensure_ascii=False, allow_nan=False)
-    click.echo(text.encode("utf-8", "backslashreplace").decode("utf-8"))
-
-
-def _finite(value: Any) -> Any:
-    """JSON has no NaN and no infinity: they become their names."""
-    if isinstance(value, float) and not math.isfinite(value):
-        return repr(value)
-    if isinstance(value, dict):
-        return {key: _finite(each) for key, each in value.items()}
-    return [_finite(each) for each in value] if isinstance(value, list | tuple) else value
-
-
-def console() -> Console:
-    """Return a console on standard output that never breaks lines where output is piped."""
-    found = Console(highlight=False)
-    return found if found.is_terminal else Console(highlight=False, width=200)
-
-
-def escape(text: str) -> str:
-    """Return recorded text as it may be printed: no markup of ours, no control sequence of anybody's."""
-    plain = "".join(each if each.isprintable() or each in "\n\t" else repr(each)[1:-1] for each in text)
-    return escape_markup(plain)
-
-
-def when(time_ns: int) -> str:
-    """Return a moment in local time, to the second."""
-    return dt.datetime.fromtimestamp(time_ns / 1e9).astimezone().strftime("%Y-%m-%d %H:%M:%S")
-
-
-def iso(time_ns: int | None) -> str | None:
-    """Return a moment as ISO 8601 in UTC; None for none."""
-    return dt.datetime.fromtimestamp(time_ns / 1e9, dt.UTC).isoformat() if time_ns is not None else None
-
 
 # --- traces ----------------------------------------------------------------------------------------------------------
 
@@ -74,11 +26,16 @@ def trace_table(found: Sequence[TraceSummary]) -> None:
     for title in ("TRACE", "STARTED", "NAME", "MS", "SPANS", "STATUS"):
         table.add_column(title, justify="right" if title in {"MS", "SPANS"} else "left", no_wrap=title == "TRACE")
     for one in found:
-        length = f"{(one.end_ns - one.start_ns) / 1e6:.0f}" if one.end_ns is not None else "open"
-        colour = _COLOURS[one.status.code]
-        status = f"[{colour}]{escape(str(one.status))}[/]"
+        length = f"{(one.end_ns - one.start_ns) / 1e6:.0f}" if one.end_ns is not None else _unfinished(one)
+        status = f"[{COLOURS[one.status.code]}]{escape(str(one.status))}[/]"
+        if one.interrupted:
+            status += f" [yellow]{one.interrupted} interrupted[/]"
         table.add_row(one.trace_id[:SHORT_ID], when(one.start_ns), escape(one.name), length, str(one.spans), status)
     console().print(table)
+
+
+def _unfinished(one: TraceSummary) -> str:
+    return "open" if one.open_spans else "-"
 
 
 def trace_json(one: TraceSummary) -> dict[str, Any]:
@@ -90,52 +47,9 @@ def trace_json(one: TraceSummary) -> dict[str, Any]:
         "ended": iso(one.end_ns),
         "spans": one.spans,
         "open_spans": one.open_spans,
+        "interrupted": one.interrupted,
         "status": one.status.code.value,
         "status_description": one.status.description,
-    }
-
-
-def trace_tree(trace: Trace) -> None:
-    """Print the calls of a trace as a tree: what went in, what came out."""
-    out = console()
-    root = Tree(f"trace {trace.trace_id}")
-    branches: dict[str, Tree] = {}
-    for span in trace:
-        above = branches.get(span.parent_id or "", root)
-        branches[span.span_id] = above.add(_span_line(span, out.width))
-    out.print(root)
-
-
-def _span_line(span: Span, width: int) -> str:
-    kind = f" [cyan]{escape(span.span_type)}[/]" if span.span_type else ""
-    length = "open" if span.is_open else f"{span.duration_ms:.1f} ms"
-    given = f"({values.arguments_text(span.input, max(40, width // 2))})" if span.input is not None else ""
-    came = values.outcome_text(span.outcome, max(40, width // 2))
-    colour = _COLOURS[span.status.code]
-    arrow = f"\n[{colour}]→ {escape(came)}[/]" if came else ""
-    return f"[bold]{escape(span.name)}[/]{kind} {length} {escape(given)}{arrow}"
-
-
-def span_json(span: Span) -> dict[str, Any]:
-    """Return a span as JSON-ready values, payloads through the inert reader."""
-    return {
-        "span_id": span.span_id,
-        "parent_id": span.parent_id,
-        "name": span.name,
-        "kind": span.kind.value,
-        "span_type": span.span_type,
-        "site": span.site,
-        "replay": span.replay,
-        "started": iso(span.start_ns),
-        "ended": iso(span.end_ns),
-        "duration_ms": span.duration_ms,
-        "tracer": {"name": span.tracer_name, "version": span.tracer_version},
-        "status": span.status.code.value,
-        "status_description": span.status.description,
-        "attributes": dict(span.attributes),
-        "events": [{"name": e.name, "at": iso(e.at_ns), "attributes": dict(e.attributes)} for e in span.events],
-        "input": values.as_json(span.input),
-        "outcome": values.outcome_json(span.outcome),
     }
 
 
@@ -191,7 +105,7 @@ def inspection(checkpoint: Checkpoint) -> None:
         out.print("\n[bold]Failure[/]")
         out.print(escape(checkpoint.failure.traceback.rstrip()))
     out.print()
-    trace_tree(checkpoint.trace)
+    spans.trace_tree(checkpoint.trace)
 
 
 def inspection_json(checkpoint: Checkpoint) -> dict[str, Any]:
@@ -220,7 +134,7 @@ def inspection_json(checkpoint: Checkpoint) -> dict[str, Any]:
         "missing": [
             {"path": m.path, "type": m.type_name, "repr": m.text, "reason": m.reason} for m in checkpoint.state.missing
         ],
-        "spans": [span_json(span) for span in checkpoint.trace],
+        "spans": [spans.span_json(span) for span in checkpoint.trace],
     }
 
 

@@ -131,13 +131,18 @@ def _end_row(end: End) -> EndRow:
     if not parts:
         return EndRow(span, end_ns, status, "", outcome, complete, None, None, None, None, None, None, output)
     status_text = _text(parts, layout.STATUS_TEXT) or ""
-    failure = json.loads(layout.text_of(parts[layout.FAILURE])) if layout.FAILURE in parts else NOT_FAILED
+    failure = _failure(parts[layout.FAILURE]) if layout.FAILURE in parts else NOT_FAILED
     error, effects = parts.get(layout.ERROR), parts.get(layout.EFFECTS)
     attributes, events = _text(parts, layout.ATTRIBUTES), _text(parts, layout.EVENTS)
     return EndRow(
         span, end_ns, status, status_text, outcome, complete, attributes, events, *failure, output, error, effects,
         parts.get(layout.INPUT),
     )  # fmt: skip
+
+
+def _failure(part: RawPayload) -> list[str]:
+    """JSON escapes half a surrogate pair, which is no valid UTF-8 once it is read."""
+    return [text.encode("utf-8", "backslashreplace").decode() for text in json.loads(layout.text_of(part))]
 
 
 def _text(parts: dict[int, RawPayload], role: int) -> str | None:

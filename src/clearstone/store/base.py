@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 from clearstone.errors import TraceNotFoundError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Generator, Sequence
 
-    from clearstone.span import Span, Status, Trace
+    from clearstone.span import Span, Status, StatusCode, Trace
 
 
 class RawPayload(NamedTuple):
@@ -154,14 +154,79 @@ class TraceSummary:
     interrupted: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class SpanQuery:
+    """Which spans to read: those that meet every condition. The default is all of them.
+
+    Args:
+        trace_id: of this trace, 32 hex digits.
+        name: of exactly this name.
+        span_type: of exactly this type; ``""`` for plain steps.
+        status: of this status code.
+        interrupted: whether their process died before their end; None for either.
+        since_ns: started at this time or later (nanoseconds since the epoch).
+        until_ns: started before this time.
+        text: holding these words in payloads, attributes, events or errors, as `clearstone.store.texts` says: several
+            words must all be there, words in double quotes must follow one another.
+        limit: at most so many.
+        newest_first: in the opposite order.
+    """
+
+    trace_id: str | None = None
+    name: str | None = None
+    span_type: str | None = None
+    status: StatusCode | None = None
+    interrupted: bool | None = None
+    since_ns: int | None = None
+    until_ns: int | None = None
+    text: str | None = None
+    limit: int | None = None
+    newest_first: bool = False
+
+
+EVERY_SPAN = SpanQuery()
+
+
+@dataclass(frozen=True, slots=True)
+class Erased:
+    """What `TraceStore.forget` erased.
+
+    Args:
+        spans: how many spans.
+        payloads: how many payloads that were kept apart, each once however many spans referred to it.
+        blobs: how many files of large payloads.
+        bytes: by how much the files shrank; 0 in memory. What another process still reads is given back later.
+    """
+
+    spans: int
+    payloads: int = 0
+    blobs: int = 0
+    bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Collected:
+    """What `TraceStore.collect` erased, or would have.
+
+    Args:
+        traces: how many traces.
+        spans: how many spans they had.
+        bytes: by how much the files shrank, or about by how much they would; 0 in memory.
+    """
+
+    traces: int
+    spans: int
+    bytes: int = 0
+
+
 class TraceStore(Protocol):
     """Keeps spans by trace."""
 
     def apply(self, batch: Batch) -> None:
         """Store the rows of `batch`, all or none.
 
-        What is stored of a span that has ended stays. An end whose span is not known is dropped: nothing tells which
-        trace it belongs to.
+        What is stored of a span that has ended stays, and so does what was known at its start. An end or a chunk whose
+        span is not known is dropped: nothing tells which trace it belongs to.
 
         Args:
             batch: in the order the process recorded them.
@@ -208,8 +273,26 @@ class TraceStore(Protocol):
             StoreError: it cannot be read.
         """
 
+    def spans(self, query: SpanQuery = EVERY_SPAN, *, payloads: bool = False) -> Generator[Span, None, None]:
+        """Yield the spans that meet `query`, in the order they started, as they were when the first was asked for.
+
+        They are read one by one, however many there are. Writers are not held up meanwhile. Close the iterator
+        (``close()``, or let go of it) to end early.
+
+        Args:
+            query: which.
+            payloads: whether to read their payloads. Without, `Span.input`, chunks and values are left out, and the
+                payload of a failure is a stand-in that says so.
+
+        Raises:
+            StoreError: they cannot be read; raised while iterating.
+        """
+
     def traces(self, limit: int | None = None) -> list[TraceSummary]:
-        """Return summaries, the newest trace first, without reading payloads.
+        """Return summaries without reading payloads, the newest trace first.
+
+        A trace is as new as the first span in it that no span of its own process is above. One of which no such span
+        is stored (its start was dropped) comes after all others.
 
         Args:
             limit: at most so many; None for all.
@@ -229,22 +312,57 @@ class TraceStore(Protocol):
             StoreError: the store cannot be read.
         """
 
+    def forget(self, trace_id: str) -> Erased:
+        """Erase a trace: its spans, their payloads where no other trace refers to them, their words in an index.
+
+        What a process that is still at it records of the trace from now on is stored again.
+
+        Args:
+            trace_id: the whole id, 32 hex digits.
+
+        Raises:
+            TraceNotFoundError: there is none.
+            StoreError: nothing was erased; or all was, and the room cannot be given back now.
+        """
+
+    def collect(self, older_than_ns: int, *, keep_failed: bool = False, dry_run: bool = False) -> Collected:
+        """Erase whole traces that are old, and what nobody refers to any more.
+
+        Args:
+            older_than_ns: traces of which nothing started or ended at this time (nanoseconds since the epoch) or later.
+            keep_failed: leave traces that have a failed or interrupted span.
+            dry_run: erase nothing, only tell.
+
+        Raises:
+            StoreError: nothing was erased; or all was, and the room cannot be given back now.
+        """
+
     def close(self) -> None:
         """Let go of files and connections. A closed store opens itself again when it is used."""
 
 
-def choose_trace(reference: str, newest_first: Sequence[str]) -> str:
-    """Resolve a trace reference among the ids of a store (see `TraceStore.find`)."""
-    if reference == "latest" and newest_first:
-        return newest_first[0]
-    found = [trace_id for trace_id in newest_first if reference and trace_id.startswith(reference)]
+MOST_LISTED = 5
+
+
+def chosen(reference: str, found: Sequence[str], *, empty: bool) -> str:
+    """Return the one trace that a reference means, or say why there is none (see `TraceStore.find`).
+
+    Args:
+        reference: what was asked for.
+        found: the trace ids it fits; more than `MOST_LISTED` + 1 need not be looked for.
+        empty: whether the store has no trace at all.
+
+    Raises:
+        TraceNotFoundError: `found` is not exactly one.
+    """
     if len(found) == 1:
         return found[0]
     if found:
-        listed = ", ".join(trace_id[:12] for trace_id in found[:5])
-        raise TraceNotFoundError(f"{reference!r} is the beginning of {len(found)} traces ({listed}); give more digits")
-    if not newest_first:
+        number = str(len(found)) if len(found) <= MOST_LISTED else f"more than {MOST_LISTED}"
+        listed = ", ".join(trace_id[:12] for trace_id in found[:MOST_LISTED])
+        raise TraceNotFoundError(f"{reference!r} is the beginning of {number} traces ({listed}); give more digits")
+    if empty:
         raise TraceNotFoundError(
             "no trace is recorded here yet; run an agent with a decorated call, or give --home or --db"
         )
-    raise TraceNotFoundError(f"no trace begins with {reference!r}; 'clearstone traces' lists {len(newest_first)}")
+    raise TraceNotFoundError(f"no trace begins with {reference!r}; 'clearstone traces' lists what is there")

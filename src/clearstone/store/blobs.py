@@ -9,6 +9,7 @@ says.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import secrets
@@ -26,6 +27,9 @@ DEFAULT_LIMIT = 8 << 20
 """A payload of more bytes goes to a file."""
 
 SUFFIX = ".blob"
+NAME_SIZE = 32 + len(SUFFIX)
+"""Characters of a file's name."""
+
 _NAME = re.compile(rb"[0-9a-f]{32}\.blob")
 
 
@@ -43,7 +47,7 @@ def write(folder: Path, data: bytes) -> bytes:
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     path = folder / f"{secrets.token_hex(16)}{SUFFIX}"
     try:
-        with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+        with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
             file.write(data)
     except BaseException:
         path.unlink(missing_ok=True)
@@ -64,6 +68,13 @@ def read(folder: Path, name: bytes) -> bytes:
         return path.read_bytes()
     except OSError as error:
         raise StoreError(f"the payload in {path} cannot be read: {error}") from error
+
+
+def delete(folder: Path, name: bytes) -> None:
+    """Delete a file, if `name` is one that `write` returns. One that cannot be deleted now is found by a collection."""
+    if _NAME.fullmatch(name):
+        with contextlib.suppress(OSError):
+            (folder / os.fsdecode(name)).unlink()
 
 
 def name(key: Key, form: int, folder: Path, file: bytes) -> bytes:

@@ -42,6 +42,7 @@ class Database:
     def __init__(self, path: str | os.PathLike[str], *, create: bool = True) -> None:
         self._db: sqlite3.Connection | None = None
         self._file: tuple[int, int] | None = None
+        self._unchanging = False
         self.path = Path(path).absolute()  # it opens itself again, perhaps after the program changed its folder
         self._create = create
         self._lock = threading.RLock()
@@ -57,10 +58,10 @@ class Database:
             try:
                 self._let_go_of_a_removed_file()
                 if self._db is None:
-                    self._db = self._open()
+                    self._db, self._file = self._open(), _identity(self.path)
                 yield self._db
             except sqlite3.Error as error:
-                raise StoreError(f"{self.path} cannot be used as a trace database: {error}") from error
+                raise self._fault(error) from error
 
     @contextlib.contextmanager
     def writing(self) -> Iterator[sqlite3.Connection]:
@@ -81,14 +82,16 @@ class Database:
 
     @contextlib.contextmanager
     def reading(self) -> Iterator[sqlite3.Connection]:
-        """Read beside a writer that waits for another process: on a connection of its own, for the moment.
+        """Read one state of the file, whatever is written meanwhile.
+
+        Beside a writer that waits for another process it is read on a connection of its own, for the moment.
 
         Raises:
             StoreError: the file cannot be read.
         """
         if self._lock.acquire(blocking=False):
             try:
-                with self.using() as db:
+                with self.using() as db, _snapshot(db):
                     yield db
             finally:
                 self._lock.release()
@@ -98,16 +101,44 @@ class Database:
 
     @contextlib.contextmanager
     def apart(self) -> Iterator[sqlite3.Connection]:
-        """Give a connection of its own, closed at the end.
+        """Read one state of the file on a connection of its own, closed at the end; nobody is held up.
 
         Raises:
             StoreError: the file cannot be used.
         """
         try:
-            with contextlib.closing(self._open()) as db:
+            db, owner = self._open(), os.getpid()
+            try:
+                db.execute("BEGIN")
                 yield db
+            finally:
+                _close(db, owner)
         except sqlite3.Error as error:
-            raise StoreError(f"{self.path} cannot be used as a trace database: {error}") from error
+            raise self._fault(error) from error
+
+    def size(self) -> int:
+        """Return how many bytes the file and its log take."""
+        return sum(path.stat().st_size for path in (self.path, _log_of(self.path)) if path.exists())
+
+    def shrink(self) -> None:
+        """Give back the room of what was deleted, and empty the log.
+
+        Raises:
+            StoreError: that cannot be done now.
+        """
+        with self.using() as db:
+            (pages_alone,) = db.execute("PRAGMA auto_vacuum").fetchone()
+            db.executescript("PRAGMA incremental_vacuum" if pages_alone else "VACUUM")  # `execute` gives back one page
+        self.empty_log()
+
+    def empty_log(self) -> None:
+        """Move the log into the file, as far as nobody reads it: it still holds what was deleted.
+
+        Raises:
+            StoreError: that cannot be done now.
+        """
+        with self.using() as db:
+            db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
 
     def close(self) -> None:
         """Close the connection; the log is merged into the file. Using the database again opens it again."""
@@ -130,8 +161,8 @@ class Database:
                 self._db.close()
 
     def _let_go_of_a_removed_file(self) -> None:
-        """SQLite would go on writing into a file that no longer has a name."""
-        if self._db is not None and _identity(self.path) != self._file:
+        """SQLite would go on writing into a file that no longer has a name, and reading one it takes for unchanging."""
+        if self._db is not None and (self._unchanging or _identity(self.path) != self._file):
             self._db.close()
             self._db = None
 
@@ -139,16 +170,40 @@ class Database:
         if sqlite3.sqlite_version_info < OLDEST_SQLITE:
             raise StoreError(f"this Python has SQLite {sqlite3.sqlite_version}; 3.35 or newer is needed")
         self._check_place()
+        try:
+            opened = self._connected(self.path.as_uri())
+        except sqlite3.OperationalError as error:
+            if _code(error) not in _NOT_WRITABLE:
+                raise
+            return self._open_in_a_read_only_folder()
+        self._unchanging = False
+        return opened
+
+    def _open_in_a_read_only_folder(self) -> sqlite3.Connection:
+        """Where SQLite cannot put its log, it can still read a file that nobody changes."""
+        if _log_of(self.path).exists():
+            raise StoreError(
+                f"{self.path} has a log beside it ({_log_of(self.path).name}) and stands in a folder that may not be "
+                f"written, so SQLite cannot read it there; copy both files to another folder and give --db"
+            )
+        self._unchanging = True
+        return self._connected(f"{self.path.as_uri()}?immutable=1")
+
+    def _connected(self, address: str) -> sqlite3.Connection:
         db = sqlite3.connect(
-            self.path, timeout=BUSY_SECONDS, check_same_thread=False, isolation_level=None, cached_statements=256
-        )
+            address, uri=True, timeout=BUSY_SECONDS, check_same_thread=False, isolation_level=None,
+            cached_statements=256,
+        )  # fmt: skip
         try:
             self._prepare(db)
         except BaseException:
             db.close()
             raise
-        self._file = _identity(self.path)
         return db
+
+    def _fault(self, error: sqlite3.Error) -> StoreError:
+        hint = _HINTS.get(_code(error), "")
+        return StoreError(f"{self.path} cannot be used as a trace database: {error}{hint}")
 
     def _check_place(self) -> None:
         try:
@@ -185,6 +240,49 @@ class Database:
         if version < schema.VERSION:
             _bring_up_to_date(db)
         db.execute("PRAGMA synchronous = NORMAL")
+
+
+_NOT_WRITABLE = frozenset({sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY})
+_DAMAGED = "; move it away to begin a new one, or restore a copy: what is recorded meanwhile stays in the journal"
+_NETWORK = (
+    "; SQLite's log needs a local disk, not a network file system: set CLEARSTONE_HOME to a folder on one. What is "
+    "recorded meanwhile stays in the journal"
+)
+_HINTS = {
+    sqlite3.SQLITE_BUSY: "; another process is writing it, try again when that has ended",
+    sqlite3.SQLITE_CORRUPT: _DAMAGED,
+    sqlite3.SQLITE_FULL: "; make room on the disk: what is recorded meanwhile stays in the journal",
+    sqlite3.SQLITE_IOERR: _NETWORK,
+    sqlite3.SQLITE_PROTOCOL: _NETWORK,
+    sqlite3.SQLITE_READONLY: "; the file, its folder or its file system is read-only: give another with --db",
+}
+
+
+def _code(error: sqlite3.Error) -> int:
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF
+
+
+@contextlib.contextmanager
+def _snapshot(db: sqlite3.Connection) -> Iterator[None]:
+    """Without a transaction each statement would see another state."""
+    db.execute("BEGIN")
+    try:
+        yield
+    finally:
+        if db.in_transaction:
+            db.execute("ROLLBACK")
+
+
+def _close(db: sqlite3.Connection, owner: int) -> None:
+    """Close a connection; in a forked child its parent's is left alone."""
+    if os.getpid() == owner:
+        db.close()
+    else:
+        _inherited.append(db)
+
+
+def _log_of(path: Path) -> Path:
+    return path.with_name(f"{path.name}-wal")
 
 
 def _identity(path: Path) -> tuple[int, int] | None:

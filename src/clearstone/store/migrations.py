@@ -34,7 +34,10 @@ def migrate(db: sqlite3.Connection, version: int) -> None:
 
 
 def _from_1(db: sqlite3.Connection) -> None:
-    """Version 1 had text ids, a payload row for each role of each span, and neither processes nor sites."""
+    """Version 1 had text ids, a payload row for each role of each span, and neither processes nor sites.
+
+    Nobody can end its open spans any more: they are interrupted.
+    """
     db.create_function("span_number", 1, _span_number, deterministic=True)
     db.create_function("trace_bytes", 1, bytes.fromhex, deterministic=True)
     db.create_function("inlined", 2, _inlined, deterministic=True)
@@ -64,7 +67,7 @@ _COPIES_1 = (
            o.status_text, o.outcome, o.complete, nullif(o.attributes, '{{}}'), nullif(o.events, '[]'), o.error_type,
            o.error_message, o.error_traceback, o.error_raised_at,
            {_PAYLOAD_1.format(role="input")}, {_PAYLOAD_1.format(role="output")}, {_PAYLOAD_1.format(role="error")},
-           NULL, 0
+           NULL, o.end_ns IS NULL
     FROM old_spans AS o JOIN sites AS t
       ON t.key = o.site AND t.name = o.name AND t.span_type = o.span_type AND t.replay = o.replay AND t.kind = o.kind
      AND t.tracer_name = o.tracer_name AND t.tracer_version = o.tracer_version
@@ -77,11 +80,11 @@ _COPIES_1 = (
 
 
 def _span_number(text: str | None) -> int | None:
-    return _SIGNED.unpack(bytes.fromhex(text))[0] if text is not None else None  # type: ignore[no-any-return]
+    return _SIGNED.unpack(bytes.fromhex(text))[0] if text is not None else None
 
 
 def _inlined(codec: str, data: bytes) -> bytes:
-    form = CODECS.index(codec)  # type: ignore[arg-type]  # of version 1
+    form = CODECS.index(codec)
     return machine_key().name(form, data) + bytes((form,)) + data
 
 

@@ -26,7 +26,7 @@ from clearstone.store import blobs, schema
 
 if TYPE_CHECKING:
     import sqlite3
-    from collections.abc import Hashable, Iterable
+    from collections.abc import Hashable, Iterable, Iterator
     from pathlib import Path
 
     from clearstone.codec.keys import Key
@@ -44,6 +44,7 @@ SIMILAR = 0.7
 
 LEVEL = 3
 MOST_MEMORY = 8 << 20
+MOST_PLACES = 4096
 PACKED_AT_ONCE = 32
 
 Column = int | bytes | None
@@ -59,10 +60,9 @@ class PayloadWriter:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._names: OrderedDict[bytes, bytes] = OrderedDict()
+        self._names: OrderedDict[RawPayload, bytes] = OrderedDict()
         self._size = 0
-        self._last: dict[Hashable, bytes] = {}
-        self._places: dict[bytes, tuple[int, int]] = {}
+        self._last: OrderedDict[Hashable, bytes] = OrderedDict()  # may name what was rolled back or erased: looked up
 
     def columns(self, db: sqlite3.Connection, given: Iterable[tuple[Hashable, RawPayload]]) -> dict[RawPayload, Column]:
         """Return the column of each payload, having stored those that need a row.
@@ -79,7 +79,7 @@ class PayloadWriter:
             if len(data) <= INLINE:
                 found[raw] = self._inline(key, form, data)
             else:
-                name = self._name(key, form, data)
+                name = self._name(key, raw)
                 large.setdefault(name, (place, raw))
                 found[raw] = name
         if large:
@@ -93,22 +93,21 @@ class PayloadWriter:
         name = blobs.name(key, form, self._folder, data) if form & BLOB else key.name(form, data)
         return b"%b%c%b" % (name, form, data)
 
-    def _name(self, key: Key, form: int, data: bytes) -> bytes:
+    def _name(self, key: Key, raw: RawPayload) -> bytes:
         """A repeated payload is looked up by its bytes: five times cheaper than its name is made."""
-        name = self._names.get(data)
-        if name is not None and name[0] == form:
-            return name[1:]
-        name = key.name(form, data)
-        if len(data) <= MOST_MEMORY // 8:
-            self._names[data] = bytes((form,)) + name
-            self._size += len(data)
-            while self._size > MOST_MEMORY:
-                self._size -= len(self._names.popitem(last=False)[0])
+        name = self._names.get(raw)
+        if name is None:
+            name = key.name(*raw)
+            if len(raw.data) <= MOST_MEMORY // 8:
+                self._names[raw] = name
+                self._size += len(raw.data)
+                while self._size > MOST_MEMORY:
+                    self._size -= len(self._names.popitem(last=False)[0].data)
         return name
 
     def _stored(self, db: sqlite3.Connection, large: dict[bytes, tuple[Hashable, RawPayload]]) -> dict[bytes, int]:
         known = self._known(db, [*large, *{self._last.get(place, b"") for place, _ in large.values()}])
-        (last,) = db.execute("SELECT coalesce(max(id), 0) FROM payloads").fetchone()
+        last = _last_id(db)
         rows: list[tuple[Any, ...]] = []
         for name, (place, (form, data)) in large.items():
             if name not in known:
@@ -119,6 +118,9 @@ class PayloadWriter:
                 known[name] = (last, depth + 1)
                 rows.append((last, name, form, len(data), RAW, base, depth + 1, data))
             self._last[place] = name
+            self._last.move_to_end(place)
+        while len(self._last) > MOST_PLACES:
+            self._last.popitem(last=False)
         in_blocks(db, schema.WRITE_PAYLOADS, rows)
         return {name: known[name][0] for name in large}
 
@@ -132,6 +134,17 @@ class PayloadWriter:
         return found
 
 
+def _last_id(db: sqlite3.Connection) -> int:
+    """Ids are not used again: a reader or packer of another process may still hold the bytes of an erased one."""
+    found = db.execute("SELECT seq FROM sqlite_sequence WHERE name = 'payloads'").fetchone()
+    return int(found[0]) if found else 0
+
+
+def blob_file(column: Column) -> bytes | None:
+    """Return the name of the file that a column's payload is in; None for one that is in the database."""
+    return column[17:] if isinstance(column, bytes) and column[16] & BLOB else None
+
+
 def in_blocks(db: sqlite3.Connection, statements: dict[int, str], rows: list[tuple[Any, ...]]) -> None:
     """Execute a statement for `rows`, in as few executions as its block sizes allow."""
     at = 0
@@ -141,19 +154,40 @@ def in_blocks(db: sqlite3.Connection, statements: dict[int, str], rows: list[tup
             at += size
 
 
+class Unpacked:
+    """The bytes of rows of ``payloads`` that were read last; they never change, and no id is used twice."""
+
+    def __init__(self) -> None:
+        self._held: OrderedDict[int, bytes] = OrderedDict()
+        self._size = 0
+
+    def get(self, number: int) -> bytes | None:
+        """Return the bytes of a row; None where they are not at hand."""
+        return self._held.get(number)
+
+    def keep(self, number: int, data: bytes) -> None:
+        """Keep the bytes of a row at hand, for the rows that rest on it."""
+        if number in self._held or len(data) > MOST_MEMORY // 2:
+            return
+        self._held[number] = data
+        self._size += len(data)
+        while self._size > MOST_MEMORY:
+            self._size -= len(self._held.popitem(last=False)[1])
+
+
 class PayloadReader:
-    """Reads payloads for as long as one read of the store takes.
+    """Reads payloads inside one transaction.
 
     Args:
         db: the connection.
         folder: where blob files are.
+        unpacked: what an earlier reader of the same file read.
     """
 
-    def __init__(self, db: sqlite3.Connection, folder: Path) -> None:
+    def __init__(self, db: sqlite3.Connection, folder: Path, unpacked: Unpacked | None = None) -> None:
         self._db = db
         self._folder = folder
-        self._read: OrderedDict[int, bytes] = OrderedDict()
-        self._size = 0
+        self.unpacked = unpacked if unpacked is not None else Unpacked()
 
     def raw(self, column: Column) -> tuple[bytes, int, bytes] | None:
         """Return name, form and bytes of what a column holds; None for none.
@@ -181,27 +215,20 @@ class PayloadReader:
         below: int | None = number
         data: bytes | None = None
         while below is not None and data is None:
-            data = self._read.get(below)
+            data = self.unpacked.get(below)
             if data is None:
-                row = self._db.execute("SELECT size, packed, base, data FROM payloads WHERE id = ?", (below,)).fetchone()
+                row = self._db.execute(
+                    "SELECT size, packed, base, data FROM payloads WHERE id = ?", (below,)
+                ).fetchone()
                 if row is None or len(resting) > DEEPEST:
                     raise StoreError(f"payload {number} rests on {below}, which is not there: the database is damaged")
                 resting.append((below, row[0], row[1], row[3]))
                 below = row[2] if row[1] == ZSTD else None
         for each, size, packed, held in reversed(resting):
             data = _unpacked(held, size, data) if packed == ZSTD else held
-            self.remember(each, data)
+            self.unpacked.keep(each, data)
         assert data is not None  # noqa: S101 - there is one row at least
         return data
-
-    def remember(self, number: int, data: bytes) -> None:
-        """Keep the bytes of a row at hand, for the rows that rest on it."""
-        if len(data) > MOST_MEMORY // 2:
-            return
-        self._read[number] = data
-        self._size += len(data)
-        while self._size > MOST_MEMORY:
-            self._size -= len(self._read.popitem(last=False)[1])
 
 
 class Packer:
@@ -215,37 +242,76 @@ class Packer:
     def __init__(self, database: Database, folder: Path) -> None:
         self._database = database
         self._folder = folder
+        self._unpacked = Unpacked()
 
     def pack(self, seconds: float) -> bool:
-        """Compress for about so many seconds; return whether some are left.
+        """Compress for about so many seconds, and give back the room; return whether some is left.
 
         Raises:
             StoreError: the file cannot be used now.
         """
         until = time.monotonic() + seconds
+        while some := self._some_packed():
+            with self._database.writing() as db:
+                for row in some:
+                    db.execute(_PACK, row)
+            if time.monotonic() > until:
+                return True
+        return self._give_back(until)
+
+    def _some_packed(self) -> list[tuple[Any, ...]]:
         with self._database.reading() as db:
-            reader = PayloadReader(db, self._folder)
-            while some := db.execute(_NEXT_RAW, (PACKED_AT_ONCE,)).fetchall():
-                if time.monotonic() > until:
-                    return True
-                packed = [_packed(reader, *row) for row in some]
-                with self._database.writing() as writing:
-                    for row in packed:
-                        writing.execute(_PACK, row)
+            reader = PayloadReader(db, self._folder, self._unpacked)
+            return [packed(reader, *row) for row in _next_raw(db)]
+
+    def _give_back(self, until: float) -> bool:
         with self._database.using() as db:
-            db.execute("PRAGMA incremental_vacuum").fetchall()  # it gives back a page a row
+            while _free_pages(db):
+                db.executescript(f"PRAGMA incremental_vacuum({PAGES_AT_ONCE})")  # `execute` gives back one page
+                if time.monotonic() > until:
+                    return _free_pages(db)
         return False
 
 
-_NEXT_RAW = "SELECT id, base, data FROM payloads WHERE packed = 0 ORDER BY id LIMIT ?"
-_PACK = "UPDATE payloads SET packed = ?, base = ?, data = ? WHERE id = ? AND packed = 0"
+def _free_pages(db: sqlite3.Connection) -> bool:
+    """Whether there are pages that can be given back one by one; a database of version 1 has none such."""
+    (vacuum,), (free,) = (db.execute(f"PRAGMA {name}").fetchone() for name in ("auto_vacuum", "freelist_count"))
+    return bool(vacuum == INCREMENTAL and free > 0)
 
 
-def _packed(reader: PayloadReader, number: int, base: int | None, data: bytes) -> tuple[Any, ...]:
-    """Return the values of `_PACK` for one row."""
+PAGES_AT_ONCE = 1000
+INCREMENTAL = 2
+
+_PACK = """
+UPDATE payloads SET packed = ?1, base = ?2, data = ?3
+WHERE id = ?4 AND packed = 0 AND (?2 IS NULL OR EXISTS (SELECT 1 FROM payloads AS below WHERE below.id = ?2))
+"""
+"""The base may have been erased since it was read; the row then waits for another turn, without it."""
+
+
+def _next_raw(db: sqlite3.Connection) -> Iterator[tuple[int, int | None, bytes]]:
+    """Yield rows to compress, no more than fit into a little memory, and one at least."""
+    size = 0
+    found = db.execute("SELECT id, base, data FROM payloads WHERE packed = 0 ORDER BY id LIMIT ?", (PACKED_AT_ONCE,))
+    for row in found:
+        yield row
+        size += len(row[2])
+        if size > MOST_MEMORY:
+            return
+
+
+def packed(reader: PayloadReader, number: int, base: int | None, data: bytes) -> tuple[Any, ...]:
+    """Return how a payload is kept: ``packed``, ``base``, ``data`` and ``id`` of its row.
+
+    Args:
+        reader: reads its base.
+        number: its id.
+        base: the id of what it may resemble.
+        data: its bytes.
+    """
     import zstandard
 
-    reader.remember(number, data)
+    reader.unpacked.keep(number, data)
     alone = zstandard.ZstdCompressor(level=LEVEL).compress(data)
     below = _base_of(reader, base)
     if below is not None:

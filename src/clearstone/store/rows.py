@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from clearstone.codec import payload
 from clearstone.codec.payload import safe_repr
-from clearstone.span import Chunk, Event, Failure, Outcome, Span, SpanKind, Status, StatusCode
+from clearstone.span import Chunk, Event, Failure, Outcome, Payload, Span, SpanKind, Status, StatusCode
 from clearstone.store.base import Batch, ChunkRow, ProcessRow, RawPayload, SiteRow, SpanRow
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from clearstone.span import Payload
+    from clearstone.store.base import EndRow
 
 NO_PROCESS = ProcessRow("", 0, "", "", 0)
 ID_BITS = 64
@@ -71,6 +71,23 @@ def span_of(
     )
 
 
+def bare_span_of(row: SpanRow, site: SiteRow, *, interrupted: bool = False) -> Span:
+    """Return the span of a row without its payloads and chunks.
+
+    Args:
+        row: its payloads are not looked at.
+        site: its site.
+        interrupted: whether its process died before its end.
+    """
+    error = _not_read(row) if row.error_type is not None else None
+    return span_of(row, site, Payloads(None, None, error, None), (), interrupted=interrupted)
+
+
+def _not_read(row: SpanRow) -> Payload:
+    told = {"type": row.error_type, "repr": row.error_message or "", "reason": "it was read without payloads"}
+    return Payload("stand-in", json.dumps(told).encode())
+
+
 def id_text(number: int) -> str:
     """Return a span id as 16 hex digits."""
     return f"{number & 0xFFFFFFFFFFFFFFFF:016x}"
@@ -104,7 +121,9 @@ def _outcome(row: SpanRow, given: Payloads, chunks: tuple[Chunk, ...]) -> Outcom
 def _failure(row: SpanRow, value: Payload | None) -> Failure | None:
     if value is None:
         return None
-    return Failure(row.error_type or "", row.error_message or "", row.error_traceback or "", row.error_raised_at or "", value)
+    return Failure(
+        row.error_type or "", row.error_message or "", row.error_traceback or "", row.error_raised_at or "", value
+    )
 
 
 def _events(text: str) -> tuple[Event, ...]:
@@ -134,15 +153,21 @@ def batch_of(spans: Iterable[Span]) -> Batch:
 
 def _site_row(span: Span) -> SiteRow:
     return SiteRow(
-        *map(_text, (span.site, span.name, span.span_type)), span.replay, span.kind.value,
-        _text(span.tracer_name), _text(span.tracer_version),
-    )  # fmt: skip
+        _text(span.site),
+        _text(span.name),
+        _text(span.span_type),
+        span.replay,
+        span.kind.value,
+        _text(span.tracer_name),
+        _text(span.tracer_version),
+    )
 
 
 def _span_row(span: Span, site: int) -> SpanRow:
     outcome = span.outcome
     failure = outcome.failure if outcome is not None else None
-    told = (failure.type_name, failure.message, failure.traceback, failure.raised_at) if failure is not None else None
+    told = (failure.type_name, failure.message, failure.traceback, failure.raised_at) if failure is not None else ()
+    error_type, error_message, error_traceback, error_raised_at = map(_text, told) if told else (None,) * 4
     return SpanRow(
         id_number(span.span_id),
         bytes.fromhex(span.trace_id),
@@ -159,7 +184,10 @@ def _span_row(span: Span, site: int) -> SpanRow:
         outcome is None or outcome.complete,
         attributes_json(span.attributes) if span.attributes else None,
         _events_json(span.events) if span.events else None,
-        *(map(_text, told) if told is not None else (None,) * 4),
+        error_type,
+        error_message,
+        error_traceback,
+        error_raised_at,
         _raw(span.input) if span.input is not None else None,
         _raw(outcome.value) if outcome is not None and outcome.value is not None else None,
         _raw(failure.value) if failure is not None else None,
@@ -206,12 +234,12 @@ def _events_json(events: Iterable[Event]) -> str:
 _AT_END = SpanRow._fields.index("end_ns")
 
 
-def ended(row: SpanRow, end: tuple[Any, ...]) -> SpanRow:
-    """Return the row of an open span with its end.
-
-    Args:
-        row: the open span.
-        end: an `EndRow`.
-    """
-    of_end = (*end[1:12], end[15] or row.input, *end[12:15])
+def ended(row: SpanRow, end: EndRow) -> SpanRow:
+    """Return the row of an open span with its end."""
+    of_end = (*end[1:12], end.input if end.input is not None else row.input, *end[12:15])
     return SpanRow._make(itertools.chain(row[:_AT_END], of_end))
+
+
+def ended_by(row: SpanRow, whole: SpanRow) -> SpanRow:
+    """Return the row of an open span with the end that a later row of the same span has."""
+    return SpanRow._make(itertools.chain(row[:_AT_END], whole[_AT_END:]))

@@ -1,13 +1,13 @@
 """The tables of a trace database, and the statements that write and read them.
 
 Idea: metadata and payloads are kept apart, so that listing and searching never read a payload. A payload column of
-``spans`` or ``chunks`` holds one of three things: NULL (there is none), a BLOB (a small payload itself: 16 bytes of name,
-one of form, its bytes), or an INTEGER (the ``id`` of a row of ``payloads``, which equal payloads share).
+``spans`` or ``chunks`` holds one of three things: NULL (there is none), a BLOB (a small payload itself: 16 bytes of
+name, one of form, its bytes), or an INTEGER (the ``id`` of a row of ``payloads``, which equal payloads share).
 
 Invariant: ``PRAGMA application_id`` says that the file is ours and ``PRAGMA user_version`` which version wrote it. An
 older one is migrated step by step (see `clearstone.store.migrations`), a newer one refused, never guessed at.
 
-docs/schema.md is generated from the comments in `TABLES`.
+docs/schema.md is generated from the comments in `TABLES` by ``make schema`` (see `clearstone.store.schema_page`).
 """
 
 from __future__ import annotations
@@ -69,6 +69,7 @@ CREATE TABLE spans (               -- recorded calls
     interrupted     INTEGER NOT NULL DEFAULT 0  -- 1: its process died before it ended
 );
 CREATE INDEX spans_by_trace ON spans (trace_id, start_ns, start_order);
+CREATE INDEX spans_by_time ON spans (start_ns);
 CREATE INDEX top_spans_by_time ON spans (start_ns) WHERE top;
 CREATE INDEX open_spans ON spans (process) WHERE end_ns IS NULL;
 
@@ -81,7 +82,7 @@ CREATE TABLE chunks (              -- the items of streams
 ) WITHOUT ROWID;
 
 CREATE TABLE payloads (            -- payloads of more than a few hundred bytes, each once
-    id     INTEGER PRIMARY KEY,
+    id     INTEGER PRIMARY KEY AUTOINCREMENT,  -- never another's, even after it was erased
     name   BLOB NOT NULL UNIQUE,      -- keyed BLAKE2b of form and bytes, 16 bytes
     form   INTEGER NOT NULL,          -- codec, and flags 0x10 buffers, 0x20 redacted
     size   INTEGER NOT NULL,          -- of its bytes before compression
@@ -92,12 +93,36 @@ CREATE TABLE payloads (            -- payloads of more than a few hundred bytes,
 );
 CREATE INDEX raw_payloads ON payloads (id) WHERE packed = 0;
 CREATE INDEX payloads_by_base ON payloads (base) WHERE base IS NOT NULL;
+
+CREATE TABLE texts (               -- distinct strings of spans that ended; empty until the first search for text
+    id     INTEGER PRIMARY KEY AUTOINCREMENT,  -- rowid of its words in text_words
+    digest BLOB NOT NULL UNIQUE       -- BLAKE2b of the string, 16 bytes
+);
+
+CREATE TABLE text_spans (          -- which spans hold which string
+    text    INTEGER NOT NULL,         -- texts.id
+    span_id INTEGER NOT NULL,
+    PRIMARY KEY (text, span_id)
+) WITHOUT ROWID;
+
+CREATE TABLE unindexed (           -- ranges of span ids the next search indexes first; empty until the first search
+    id    INTEGER PRIMARY KEY AUTOINCREMENT,
+    first INTEGER NOT NULL,           -- span_id
+    last  INTEGER NOT NULL            -- span_id, included
+);
+"""
+
+TEXT_INDEX = """
+CREATE VIRTUAL TABLE text_words USING fts5 (  -- full text index, made by the first search: the words of each string
+    words,                            -- as clearstone.store.texts gives them; not kept, only indexed
+    content = '', detail = none, columnsize = 0, tokenize = 'ascii'
+);
 """
 
 SPAN_COLUMNS = (*SpanRow._fields[:3], "process", *SpanRow._fields[3:])
 _AT_END = SpanRow._fields[SpanRow._fields.index("end_ns") :]
 BLOCKS = (64, 16, 4, 1)
-"""Rows of one statement. Each statement lets other threads run: a busy program gives the turn back after milliseconds."""
+"""Rows of one statement. Each lets other threads run: a busy program gives the turn back after milliseconds."""
 
 
 def statements() -> list[str]:
@@ -132,7 +157,8 @@ def _ended(rows: int) -> str:
 WRITE_SPANS = {rows: _written(rows) for rows in BLOCKS}
 WRITE_ENDS = {rows: _ended(rows) for rows in BLOCKS}
 WRITE_CHUNKS = {
-    rows: f"INSERT OR IGNORE INTO chunks ({', '.join(ChunkRow._fields)}) VALUES {_rows(4, rows)}"  # noqa: S608
+    rows: f"WITH given ({', '.join(ChunkRow._fields)}) AS (VALUES {_rows(4, rows)}) "  # noqa: S608 - constants
+    "INSERT OR IGNORE INTO chunks SELECT * FROM given WHERE span_id IN (SELECT span_id FROM spans)"
     for rows in BLOCKS
 }
 WRITE_PAYLOADS = {
@@ -150,28 +176,51 @@ UPDATE spans SET interrupted = 1
 WHERE end_ns IS NULL AND interrupted = 0 AND process = (SELECT id FROM processes WHERE token = ?)
 """
 
+END_NS = SpanRow._fields.index("end_ns")
+"""Where it stands in a row that `READ_SPANS` gives."""
+
 _ROW = ", ".join(f"s.{column}" for column in SpanRow._fields)
 _SITE = ", ".join(f"t.{column}" for column in SiteRow._fields)
 
-READ_SPANS = f"""
-SELECT {_ROW}, {_SITE}, s.interrupted
-FROM spans AS s JOIN sites AS t ON t.id = s.site WHERE s.trace_id = ? ORDER BY s.start_ns, s.start_order
-"""  # noqa: S608 - constants
+FIRST_FIRST = "ORDER BY s.start_ns, s.start_order, s.span_id"
+LAST_FIRST = "ORDER BY s.start_ns DESC, s.start_order DESC, s.span_id DESC"
+
+READ_SPANS = f"SELECT {_ROW}, {_SITE}, s.interrupted FROM spans AS s JOIN sites AS t ON t.id = s.site"  # noqa: S608
+"""Conditions and an order follow."""
 
 READ_CHUNKS = "SELECT at_ns, value FROM chunks WHERE span_id = ? ORDER BY number"
 
-READ_SUMMARIES = """
-SELECT hex(t.trace_id), n.name, t.start_ns, t.end_ns, t.spans, t.without_end, t.interrupted, f.status, f.status_text
-FROM (
-    SELECT trace_id, min(start_ns) AS start_ns, max(end_ns) AS end_ns, count(*) AS spans,
-           sum(end_ns IS NULL) AS without_end, sum(interrupted) AS interrupted
-    FROM spans GROUP BY trace_id ORDER BY 2 DESC, 1 DESC LIMIT ?
-) AS t
-JOIN spans AS f ON f.span_id = (
-    SELECT span_id FROM spans WHERE trace_id = t.trace_id ORDER BY start_ns, start_order LIMIT 1
+READ_NEWEST = """
+SELECT s.trace_id FROM spans AS s
+WHERE s.top AND s.span_id = (
+    SELECT f.span_id FROM spans AS f WHERE f.trace_id = s.trace_id AND f.top
+    ORDER BY f.start_ns, f.start_order, f.span_id LIMIT 1
 )
-JOIN sites AS n ON n.id = f.site
-ORDER BY t.start_ns DESC, t.trace_id DESC
+ORDER BY s.start_ns DESC, s.trace_id DESC LIMIT ?
 """
+"""Trace ids, the newest first: it walks backwards along the top spans, and stops where enough are found."""
 
-READ_IDS = "SELECT lower(hex(trace_id)) FROM spans GROUP BY trace_id ORDER BY min(start_ns) DESC, trace_id DESC"
+READ_TOPLESS = """
+WITH RECURSIVE each (trace_id) AS (
+    SELECT min(trace_id) FROM spans
+    UNION ALL
+    SELECT (SELECT min(s.trace_id) FROM spans AS s WHERE s.trace_id > each.trace_id) FROM each
+    WHERE each.trace_id IS NOT NULL
+)
+SELECT trace_id FROM each
+WHERE trace_id IS NOT NULL AND NOT EXISTS (SELECT 1 FROM spans AS s WHERE s.trace_id = each.trace_id AND s.top)
+ORDER BY (SELECT min(s.start_ns) FROM spans AS s WHERE s.trace_id = each.trace_id) DESC, trace_id DESC LIMIT ?
+"""
+"""Ids of traces of which no top span is stored; it jumps from trace to trace along an index."""
+
+READ_SUMMARY = f"""
+SELECT n.name, f.start_ns, t.end_ns, t.spans, t.without_end, t.interrupted, f.status, f.status_text
+FROM (
+    SELECT max(end_ns) AS end_ns, count(*) AS spans, sum(end_ns IS NULL) AS without_end,
+           sum(interrupted) AS interrupted
+    FROM spans WHERE trace_id = ?1
+) AS t, (SELECT * FROM spans AS s WHERE s.trace_id = ?1 {FIRST_FIRST} LIMIT 1) AS f
+JOIN sites AS n ON n.id = f.site
+"""  # noqa: S608 - constants
+
+FIND_TRACES = "SELECT DISTINCT trace_id FROM spans WHERE trace_id BETWEEN ? AND ? LIMIT ?"

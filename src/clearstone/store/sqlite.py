@@ -14,28 +14,29 @@ import contextlib
 import sqlite3
 from typing import TYPE_CHECKING, Any
 
-from clearstone.codec import payload
 from clearstone.errors import StoreError, TraceNotFoundError, UnstorableSpanError
-from clearstone.span import Chunk, Status, StatusCode, Trace
-from clearstone.store import blobs, rows, schema
-from clearstone.store.base import SiteRow, SpanRow, TraceSummary, choose_trace
+from clearstone.span import Trace
+from clearstone.store import blobs, reading, schema, search, texts
+from clearstone.store.base import EVERY_SPAN
 from clearstone.store.database import Database
+from clearstone.store.erasing import Eraser
 from clearstone.store.payloads import Packer, PayloadReader, PayloadWriter, in_blocks
+from clearstone.store.search import TextIndex
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Iterator
+    from collections.abc import Generator, Iterator
     from pathlib import Path
 
-    from clearstone.span import Payload, Span
-    from clearstone.store.base import Batch, RawPayload
+    from clearstone.span import Span
+    from clearstone.store.base import Batch, Collected, Erased, RawPayload, SiteRow, SpanQuery, TraceSummary
     from clearstone.store.payloads import Column
 
-UNSTORABLE = (TypeError, ValueError, AttributeError, OverflowError, sqlite3.DataError, sqlite3.ProgrammingError)
-"""A field of another type, a number beyond 64 bits, a value beyond SQLite's limit of a gigabyte."""
-
-_PROPER = len(SpanRow._fields)
-_SPAN_PAYLOADS = ("input", "output", "error", "effects")
+UNSTORABLE = (
+    TypeError, ValueError, AttributeError, IndexError, OverflowError,
+    sqlite3.DataError, sqlite3.ProgrammingError, sqlite3.IntegrityError,
+)  # fmt: skip
+"""A field of another type or None, a number beyond 64 bits, a value beyond SQLite's limit of a gigabyte."""
 
 
 class SQLiteTraceStore:
@@ -54,6 +55,9 @@ class SQLiteTraceStore:
         self.path = self.database.path
         self.blobs: Path = blobs.folder_of(self.path)
         self._payloads = PayloadWriter(self.blobs)
+        self._packer = Packer(self.database, self.blobs)
+        self._index = TextIndex(self.database, self.blobs)
+        self._eraser = Eraser(self.database, self.blobs)
 
     def open(self) -> None:
         """Open the file now instead of on first use.
@@ -66,17 +70,13 @@ class SQLiteTraceStore:
 
     def apply(self, batch: Batch) -> None:
         """Store a batch in one transaction (see `TraceStore.apply`)."""
-        try:
-            with self.database.writing() as db:
-                columns = self._payloads.columns(db, _with_places(batch))
-                process, sites = _process(db, batch), [_site(db, row) for row in batch.sites]
-                in_blocks(db, schema.WRITE_SPANS, list(_span_values(batch, process, sites, columns)))
-                in_blocks(db, schema.WRITE_ENDS, [(*row[:12], *map(columns.get, row[12:])) for row in batch.ends])
-                chunks = [(*row[:3], columns[row[3]]) for row in batch.chunks]
-                in_blocks(db, schema.WRITE_CHUNKS, chunks)
-        except UNSTORABLE as error:
-            told = f"rows cannot be stored in {self.path}: {type(error).__name__}: {error}"
-            raise UnstorableSpanError(told) from error
+        with self.database.writing() as db, self._storing():
+            columns = self._payloads.columns(db, _with_places(batch))
+            process, sites = _process(db, batch), [_site(db, row) for row in batch.sites]
+            in_blocks(db, schema.WRITE_SPANS, list(_span_values(batch, process, sites, columns)))
+            in_blocks(db, schema.WRITE_ENDS, list(_end_values(batch, columns)))
+            in_blocks(db, schema.WRITE_CHUNKS, [(*row[:3], columns[row[3]]) for row in batch.chunks])
+            search.note(db, batch)
 
     def interrupt(self, token: str) -> int:
         """Mark the open spans of a process (see `TraceStore.interrupt`)."""
@@ -85,28 +85,46 @@ class SQLiteTraceStore:
 
     def tidy(self, seconds: float) -> bool:
         """Compress payloads, and give back the room (see `TraceStore.tidy`)."""
-        return Packer(self.database, self.blobs).pack(seconds)
+        return self._packer.pack(seconds)
 
     def get_trace(self, trace_id: str) -> Trace:
         """Return one trace (see `TraceStore.get_trace`)."""
         with self.database.reading() as db, self._understanding():
-            with contextlib.suppress(ValueError):
-                found = tuple(_spans(db, self.blobs, schema.READ_SPANS, (bytes.fromhex(trace_id),)))
-                if found:
-                    return Trace(trace_id, found)
-        raise TraceNotFoundError(f"no trace {trace_id!r} in {self.path}; 'clearstone traces' lists what is there")
+            reader, wanted = PayloadReader(db, self.blobs), (reading.trace_bytes(trace_id),)
+            of_trace = f"WHERE s.trace_id = ? {schema.FIRST_FIRST}"
+            found = tuple(reading.whole_spans(db, reader, of_trace, wanted))
+        if not found:
+            raise TraceNotFoundError(f"no trace {trace_id!r} in {self.path}; 'clearstone traces' lists what is there")
+        return Trace(trace_id, found)
+
+    def spans(self, query: SpanQuery = EVERY_SPAN, *, payloads: bool = False) -> Generator[Span, None, None]:
+        """Yield spans from a connection of their own (see `TraceStore.spans`).
+
+        A search for text first brings the text index up to date, which takes a while the first time. Where that is not
+        possible (a read-only or locked file, no FTS5), every span that meets the other conditions is read instead.
+        """
+        wanted = texts.terms(query.text) if query.text else []
+        hits = self._index.hits(wanted) if wanted else None
+        with self.database.apart() as db, self._understanding():
+            yield from reading.spans_of_query(db, PayloadReader(db, self.blobs), query, hits, payloads=payloads)
 
     def traces(self, limit: int | None = None) -> list[TraceSummary]:
         """Return summaries, newest first (see `TraceStore.traces`)."""
-        with self.database.reading() as db:
-            found = db.execute(schema.READ_SUMMARIES, (-1 if limit is None else limit,)).fetchall()
-        with self._understanding():
-            return [_summary(*row) for row in found]
+        with self.database.reading() as db, self._understanding():
+            return reading.summaries(db, limit)
 
     def find(self, reference: str) -> str:
         """Return the trace id that `reference` means (see `TraceStore.find`)."""
         with self.database.reading() as db:
-            return choose_trace(reference, [trace_id for (trace_id,) in db.execute(schema.READ_IDS)])
+            return reading.find(db, reference)
+
+    def forget(self, trace_id: str) -> Erased:
+        """Erase a trace (see `TraceStore.forget`)."""
+        return self._eraser.forget(trace_id)
+
+    def collect(self, older_than_ns: int, *, keep_failed: bool = False, dry_run: bool = False) -> Collected:
+        """Erase old traces (see `TraceStore.collect`)."""
+        return self._eraser.collect(older_than_ns, keep_failed=keep_failed, dry_run=dry_run)
 
     def close(self) -> None:
         """Close the connection (see `TraceStore.close`)."""
@@ -116,6 +134,17 @@ class SQLiteTraceStore:
         """In a forked child: let go of the parent's connection and lock without touching either."""
         self.database.forget_connection()
         self._payloads = PayloadWriter(self.blobs)
+
+    @contextlib.contextmanager
+    def _storing(self) -> Iterator[None]:
+        """Tell what no store can take from what this file cannot take now."""
+        try:
+            yield
+        except UNSTORABLE as error:
+            if isinstance(error, sqlite3.IntegrityError) and error.sqlite_errorname != "SQLITE_CONSTRAINT_NOTNULL":
+                raise
+            told = f"rows cannot be stored in {self.path}: {type(error).__name__}: {error}"
+            raise UnstorableSpanError(told) from error
 
     @contextlib.contextmanager
     def _understanding(self) -> Iterator[None]:
@@ -141,6 +170,13 @@ def _with_places(batch: Batch) -> Iterator[tuple[Any, RawPayload]]:
                 yield place, raw
     for chunk in batch.chunks:
         yield "chunk", chunk.value
+
+
+def _end_values(batch: Batch, columns: dict[RawPayload, Column]) -> Iterator[tuple[Any, ...]]:
+    """Of two ends of one span the first counts, as it would in two batches."""
+    first = {row.span_id: row for row in reversed(batch.ends)}
+    for row in first.values():
+        yield (*row[:12], *(columns[raw] if raw is not None else None for raw in row[12:]))
 
 
 def _process(db: sqlite3.Connection, batch: Batch) -> int:
@@ -169,41 +205,3 @@ def _span_values(
             *row[:3], process, sites[row[3]], *row[4:-4],
             column(taken), column(gave), column(error), column(effects),  # type: ignore[arg-type]  # None: no column
         )  # fmt: skip
-
-
-# --- reading ---------------------------------------------------------------------------------------------------------
-
-
-def _spans(db: sqlite3.Connection, folder: Path, query: str, values: tuple[Any, ...]) -> Iterator[Span]:
-    reader = PayloadReader(db, folder)
-    for found in db.execute(query, values):
-        row, site = SpanRow._make(found[:_PROPER]), SiteRow._make(found[_PROPER:-1])
-        given = rows.Payloads(*(_payload(reader, column) for column in row[-4:]))
-        chunks = (
-            Chunk(at_ns, _payload(reader, column))  # type: ignore[arg-type]  # a chunk has a value
-            for at_ns, column in db.execute(schema.READ_CHUNKS, (row.span_id,))
-        )
-        yield rows.span_of(row, site, given, chunks, interrupted=bool(found[-1]))
-
-
-def _payload(reader: PayloadReader, column: Any) -> Payload | None:
-    found = reader.raw(column)
-    if found is None:
-        return None
-    name, form, data = found
-    return payload.of_raw(form, data, name=name)
-
-
-def _summary(
-    trace_id: str, name: str, start: int, end: int, spans: int, without_end: int, interrupted: int, status: str, text: str
-) -> TraceSummary:
-    return TraceSummary(
-        trace_id=trace_id.lower(),
-        name=name,
-        start_ns=start,
-        end_ns=None if without_end else end,
-        spans=spans,
-        open_spans=without_end - interrupted,
-        interrupted=interrupted,
-        status=Status(StatusCode(status), text),
-    )
