@@ -173,7 +173,7 @@ def test_a_damaged_payload_does_not_keep_another_trace_from_being_forgotten(stor
     for number, each in enumerate(data):
         store.apply(batch_of([a_span(each, (ONE, TWO, THREE)[number])]))
     store.tidy(60)
-    rows(store, "UPDATE payloads SET data = x'00' WHERE id = 2")
+    rows(store, "UPDATE packed_data SET data = x'00' WHERE id = 2")
     assert store.forget(ONE).spans == 1
     assert {each.trace_id for each in store.traces()} == {TWO, THREE}
 

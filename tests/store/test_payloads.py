@@ -54,7 +54,8 @@ def rows(store: SQLiteTraceStore, query: str) -> list[tuple[Any, ...]]:
 
 
 def held(store: SQLiteTraceStore) -> int:
-    return int(rows(store, "SELECT sum(length(data)) FROM payloads")[0][0])
+    held = "SELECT data FROM raw_data UNION ALL SELECT data FROM packed_data"
+    return int(rows(store, f"SELECT sum(length(data)) FROM ({held})")[0][0])
 
 
 # --- sharing and compressing -----------------------------------------------------------------------------------------
@@ -114,12 +115,12 @@ def test_a_chain_ends_at_its_deepest_and_another_begins(
 def test_tidying_stops_when_its_time_is_over_and_goes_on_where_it_stopped(store: SQLiteTraceStore) -> None:
     data = [b"%d" % n + b"x" * 1000 for n in range(100)]
     store.apply(batch_of(map(a_span, data)))
-    left = [len(rows(store, "SELECT id FROM payloads WHERE packed = 0"))]
+    left = [len(rows(store, "SELECT id FROM raw_data"))]
     while store.tidy(0):
-        left.append(len(rows(store, "SELECT id FROM payloads WHERE packed = 0")))
+        left.append(len(rows(store, "SELECT id FROM raw_data")))
     assert left[0] == 100
     assert left == sorted(set(left), reverse=True)
-    assert rows(store, "SELECT id FROM payloads WHERE packed = 0") == []
+    assert rows(store, "SELECT id FROM raw_data") == []
     assert read(store) == data
 
 
@@ -191,7 +192,7 @@ def test_a_packer_whose_base_was_erased_meanwhile_packs_without_it(
     ("damage", "sentence"),
     [
         ("DELETE FROM payloads WHERE id = 1", "rests on 1, which is not there|is not in the database"),
-        ("UPDATE payloads SET data = x'0011' WHERE id = 2", "cannot be decompressed"),
+        ("UPDATE packed_data SET data = x'0011' WHERE id = 2", "cannot be decompressed"),
         ("UPDATE payloads SET base = 3 WHERE id = 2", "damaged"),
         ("UPDATE payloads SET base = NULL WHERE id = 2", "cannot be decompressed"),
         ("UPDATE spans SET input = 99", "payload 99 is not in the database"),

@@ -137,7 +137,8 @@ def test_a_damaged_payload_costs_its_own_words_alone(store: SQLiteTraceStore) ->
     long = " ".join(f"word{n}" for n in range(200))
     store.apply(batch_of([a_span(long, attributes={"note": "noted"}), a_span("another word0")]))
     with closing(sqlite3.connect(store.path)) as db, db:
-        db.execute("UPDATE payloads SET packed = 1, data = x'00'")
+        db.execute("UPDATE payloads SET packed = 1")
+        db.execute("INSERT INTO packed_data SELECT id, x'00' FROM raw_data")
     assert len(found(store, "word0")) == 1
     assert len(found(store, "noted")) == 1
 
@@ -160,7 +161,8 @@ def test_where_the_words_to_take_out_are_lost_the_index_is_made_anew(store: SQLi
     store.apply(batch_of([a_span(long), a_span("kept", trace_id="8" * 32)]))
     assert len(found(store, "word7")) == 1
     with closing(sqlite3.connect(store.path)) as db, db:
-        db.execute("UPDATE payloads SET packed = 1, data = x'00'")
+        db.execute("UPDATE payloads SET packed = 1")
+        db.execute("INSERT INTO packed_data SELECT id, x'00' FROM raw_data")
     store.forget(T)
     assert not has_index(store)
     assert found(store, "word7") == []

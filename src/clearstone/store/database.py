@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 BUSY_SECONDS = 10.0
 RETRY_SECONDS = 0.01
+CACHE_KB = 8192
+LOG_PAGES = 4000  # of 4 KB; the pages a batch touches in the indexes are then written back once for many batches
 OLDEST_SQLITE = (3, 35)  # UPDATE ... FROM, and rows with more than 999 values
 _inherited: list[sqlite3.Connection] = []  # after a fork: neither used nor closed, as SQLite asks
 
@@ -240,6 +242,8 @@ class Database:
         if version < schema.VERSION:
             _bring_up_to_date(db)
         db.execute("PRAGMA synchronous = NORMAL")
+        db.execute(f"PRAGMA cache_size = -{CACHE_KB}")
+        db.execute(f"PRAGMA wal_autocheckpoint = {LOG_PAGES}").fetchall()
 
 
 _NOT_WRITABLE = frozenset({sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY})

@@ -171,8 +171,10 @@ def _sweep(db: sqlite3.Connection, reader: PayloadReader) -> int:
     db.execute(f"INSERT INTO unused SELECT id FROM payloads WHERE id NOT IN ({_REFERRED})")  # noqa: S608 - constants
     for row in db.execute(_RESTING_ON_THEM).fetchall():
         with contextlib.suppress(StoreError):  # it is damaged, and stays so
-            db.execute(_STORE_ANEW, _anew(db, reader, *row))
+            _store_anew(db, reader, *row)
     deleted = db.execute("DELETE FROM payloads WHERE id IN (SELECT id FROM unused)").rowcount
+    for table in ("raw_data", "packed_data"):
+        db.execute(f"DELETE FROM {table} WHERE id IN (SELECT id FROM unused)")  # noqa: S608 - constants
     db.execute("DROP TABLE unused")
     return deleted
 
@@ -181,15 +183,16 @@ _RESTING_ON_THEM = """
 SELECT id, base, packed FROM payloads
 WHERE base IN (SELECT id FROM unused) AND id NOT IN (SELECT id FROM unused) ORDER BY id
 """
-_STORE_ANEW = "UPDATE payloads SET packed = ?, base = ?, data = ? WHERE id = ?"
 
 
-def _anew(db: sqlite3.Connection, reader: PayloadReader, number: int, base: int | None, kind: int) -> tuple[Any, ...]:
-    """Return the values of a row that is to rest on the nearest payload that stays."""
+def _store_anew(db: sqlite3.Connection, reader: PayloadReader, number: int, base: int | None, kind: int) -> None:
+    """Let a payload rest on the nearest one that stays."""
     while base is not None and db.execute("SELECT 1 FROM unused WHERE id = ?", (base,)).fetchone():
         (base,) = db.execute("SELECT base FROM payloads WHERE id = ?", (base,)).fetchone()
-    data = reader.bytes_of(number)
-    return (RAW, base, data, number) if kind == RAW else packed(reader, number, base, data)
+    if kind != RAW:
+        kind, base, data, _ = packed(reader, number, base, reader.bytes_of(number))
+        db.execute("UPDATE packed_data SET data = ? WHERE id = ?", (data, number))
+    db.execute("UPDATE payloads SET packed = ?, base = ? WHERE id = ?", (kind, base, number))
 
 
 def _free_bytes(db: sqlite3.Connection) -> int:

@@ -26,7 +26,7 @@ from clearstone.store import blobs, schema
 
 if TYPE_CHECKING:
     import sqlite3
-    from collections.abc import Hashable, Iterable, Iterator
+    from collections.abc import Hashable, Iterable, Iterator, Sequence
     from pathlib import Path
 
     from clearstone.codec.keys import Key
@@ -109,6 +109,7 @@ class PayloadWriter:
         known = self._known(db, [*large, *{self._last.get(place, b"") for place, _ in large.values()}])
         last = _last_id(db)
         rows: list[tuple[Any, ...]] = []
+        raw: list[tuple[int, bytes]] = []
         for name, (place, (form, data)) in large.items():
             if name not in known:
                 base, depth = known.get(self._last.get(place, b""), (None, -1))
@@ -116,12 +117,14 @@ class PayloadWriter:
                     base, depth = None, -1
                 last += 1
                 known[name] = (last, depth + 1)
-                rows.append((last, name, form, len(data), RAW, base, depth + 1, data))
+                rows.append((last, name, form, len(data), RAW, base, depth + 1))
+                raw.append((last, data))
             self._last[place] = name
             self._last.move_to_end(place)
         while len(self._last) > MOST_PLACES:
             self._last.popitem(last=False)
         in_blocks(db, schema.WRITE_PAYLOADS, rows)
+        in_blocks(db, schema.WRITE_RAW_DATA, raw)
         return {name: known[name][0] for name in large}
 
     def _known(self, db: sqlite3.Connection, names: list[bytes]) -> dict[bytes, tuple[int, int]]:
@@ -145,7 +148,7 @@ def blob_file(column: Column) -> bytes | None:
     return column[17:] if isinstance(column, bytes) and column[16] & BLOB else None
 
 
-def in_blocks(db: sqlite3.Connection, statements: dict[int, str], rows: list[tuple[Any, ...]]) -> None:
+def in_blocks(db: sqlite3.Connection, statements: dict[int, str], rows: Sequence[tuple[Any, ...]]) -> None:
     """Execute a statement for `rows`, in as few executions as its block sizes allow."""
     at = 0
     for size, statement in statements.items():
@@ -217,10 +220,8 @@ class PayloadReader:
         while below is not None and data is None:
             data = self.unpacked.get(below)
             if data is None:
-                row = self._db.execute(
-                    "SELECT size, packed, base, data FROM payloads WHERE id = ?", (below,)
-                ).fetchone()
-                if row is None or len(resting) > DEEPEST:
+                row = self._db.execute(_READ, (below,)).fetchone()
+                if row is None or row[3] is None or len(resting) > DEEPEST:
                     raise StoreError(f"payload {number} rests on {below}, which is not there: the database is damaged")
                 resting.append((below, row[0], row[1], row[3]))
                 below = row[2] if row[1] == ZSTD else None
@@ -229,6 +230,13 @@ class PayloadReader:
             self.unpacked.keep(each, data)
         assert data is not None  # noqa: S101 - there is one row at least
         return data
+
+
+_READ = """
+SELECT size, packed, base, CASE packed WHEN 0 THEN (SELECT data FROM raw_data AS r WHERE r.id = p.id)
+                                       ELSE (SELECT data FROM packed_data AS d WHERE d.id = p.id) END
+FROM payloads AS p WHERE id = ?
+"""
 
 
 class Packer:
@@ -254,7 +262,7 @@ class Packer:
         while some := self._some_packed():
             with self._database.writing() as db:
                 for row in some:
-                    db.execute(_PACK, row)
+                    _keep(db, *row)
             if time.monotonic() > until:
                 return True
         return self._give_back(until)
@@ -282,18 +290,25 @@ def _free_pages(db: sqlite3.Connection) -> bool:
 PAGES_AT_ONCE = 1000
 INCREMENTAL = 2
 
+def _keep(db: sqlite3.Connection, kind: int, base: int | None, data: bytes, number: int) -> None:
+    if db.execute(_PACK, (kind, base, number)).rowcount:
+        db.execute("DELETE FROM raw_data WHERE id = ?", (number,))
+        db.execute("INSERT INTO packed_data (id, data) VALUES (?, ?)", (number, data))
+
+
 _PACK = """
-UPDATE payloads SET packed = ?1, base = ?2, data = ?3
-WHERE id = ?4 AND packed = 0 AND (?2 IS NULL OR EXISTS (SELECT 1 FROM payloads AS below WHERE below.id = ?2))
+UPDATE payloads SET packed = ?1, base = ?2
+WHERE id = ?3 AND packed = 0 AND (?2 IS NULL OR EXISTS (SELECT 1 FROM payloads AS below WHERE below.id = ?2))
 """
 """The base may have been erased since it was read; the row then waits for another turn, without it."""
+
+_NEXT = "SELECT r.id, p.base, r.data FROM raw_data AS r JOIN payloads AS p ON p.id = r.id ORDER BY r.id LIMIT ?"
 
 
 def _next_raw(db: sqlite3.Connection) -> Iterator[tuple[int, int | None, bytes]]:
     """Yield rows to compress, no more than fit into a little memory, and one at least."""
     size = 0
-    found = db.execute("SELECT id, base, data FROM payloads WHERE packed = 0 ORDER BY id LIMIT ?", (PACKED_AT_ONCE,))
-    for row in found:
+    for row in db.execute(_NEXT, (PACKED_AT_ONCE,)):
         yield row
         size += len(row[2])
         if size > MOST_MEMORY:

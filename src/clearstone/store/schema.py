@@ -86,13 +86,21 @@ CREATE TABLE payloads (            -- payloads of more than a few hundred bytes,
     name   BLOB NOT NULL UNIQUE,      -- keyed BLAKE2b of form and bytes, 16 bytes
     form   INTEGER NOT NULL,          -- codec, and flags 0x10 buffers, 0x20 redacted
     size   INTEGER NOT NULL,          -- of its bytes before compression
-    packed INTEGER NOT NULL,          -- 0: as it came, 1: zstd, 2: as it came, for it does not compress
+    packed INTEGER NOT NULL,          -- 0: as it came, in raw_data; 1: zstd, 2: not compressible, in packed_data
     base   INTEGER,                   -- payloads.id that serves zstd as its dictionary; of packed = 0 a proposal
-    depth  INTEGER NOT NULL,          -- how many bases lie below it
-    data   BLOB NOT NULL
+    depth  INTEGER NOT NULL           -- how many bases lie below it
 );
-CREATE INDEX raw_payloads ON payloads (id) WHERE packed = 0;
 CREATE INDEX payloads_by_base ON payloads (base) WHERE base IS NOT NULL;
+
+CREATE TABLE raw_data (            -- bytes that wait for compression; emptied as a whole, so that its pages are free
+    id   INTEGER PRIMARY KEY,         -- payloads.id
+    data BLOB NOT NULL
+);
+
+CREATE TABLE packed_data (         -- bytes that stay
+    id   INTEGER PRIMARY KEY,         -- payloads.id
+    data BLOB NOT NULL
+);
 
 CREATE TABLE texts (               -- distinct strings of spans that ended; empty until the first search for text
     id     INTEGER PRIMARY KEY AUTOINCREMENT,  -- rowid of its words in text_words
@@ -162,9 +170,10 @@ WRITE_CHUNKS = {
     for rows in BLOCKS
 }
 WRITE_PAYLOADS = {
-    rows: f"INSERT INTO payloads (id, name, form, size, packed, base, depth, data) VALUES {_rows(8, rows)}"  # noqa: S608
+    rows: f"INSERT INTO payloads (id, name, form, size, packed, base, depth) VALUES {_rows(7, rows)}"  # noqa: S608
     for rows in BLOCKS
 }
+WRITE_RAW_DATA = {rows: f"INSERT INTO raw_data (id, data) VALUES {_rows(2, rows)}" for rows in BLOCKS}  # noqa: S608
 
 FIND_PROCESS = "SELECT id FROM processes WHERE token = ?"
 ADD_PROCESS = "INSERT INTO processes (token, pid, host, boot_id, started_ns) VALUES (?, ?, ?, ?, ?)"
