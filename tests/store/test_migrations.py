@@ -69,7 +69,7 @@ def old_spans(draw: st.DrawFn) -> list[Span]:
     return [
         Span(
             trace_id=f"{number % 2:032x}",
-            span_id=f"{draw(st.integers(0, 2**56)) * 256 + number:016x}",
+            span_id=f"{draw(st.integers(0, 2**56 - 1)) * 256 + number:016x}",
             parent_id=draw(st.none() | st.integers(0, 2**64 - 1).map("{:016x}".format)),
             name=draw(texts),
             start_ns=draw(moments),

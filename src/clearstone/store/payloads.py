@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import time
 from collections import OrderedDict
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from clearstone.codec.keys import machine_key
@@ -51,6 +52,31 @@ Column = int | bytes | None
 RAW, ZSTD, INCOMPRESSIBLE = 0, 1, 2
 
 
+class Columns:
+    """The columns of one batch's payloads.
+
+    Args:
+        key: names small payloads.
+        folder: where blob files are.
+        ids: the rows of large ones.
+    """
+
+    def __init__(self, key: Key, folder: Path, ids: dict[RawPayload, int]) -> None:
+        self._key = key
+        self._folder = folder
+        self._ids = ids
+
+    def of(self, raw: RawPayload | None) -> Column:
+        """Return the column of a payload; None for none."""
+        if raw is None:
+            return None
+        form, data = raw
+        if len(data) > INLINE:
+            return self._ids[raw]
+        name = blobs.name(self._key, form, self._folder, data) if form & BLOB else self._key.name(form, data)
+        return b"%b%c%b" % (name, form, data)
+
+
 class PayloadWriter:
     """Gives payloads their columns, and adds those that are not stored yet.
 
@@ -64,34 +90,21 @@ class PayloadWriter:
         self._size = 0
         self._last: OrderedDict[Hashable, bytes] = OrderedDict()  # may name what was rolled back or erased: looked up
 
-    def columns(self, db: sqlite3.Connection, given: Iterable[tuple[Hashable, RawPayload]]) -> dict[RawPayload, Column]:
-        """Return the column of each payload, having stored those that need a row.
+    def columns(self, db: sqlite3.Connection, large: Iterable[tuple[Hashable, RawPayload]]) -> Columns:
+        """Return the columns of a batch's payloads, having stored those that need a row.
 
         Args:
             db: inside a transaction.
-            given: each payload with its place (the same argument of the same callable); none of `None`.
+            large: each payload of more than `INLINE` bytes with its place (the same argument of the same callable).
         """
         key = machine_key()
-        found: dict[RawPayload, Column] = {}
-        large: dict[bytes, tuple[Hashable, RawPayload]] = {}
-        for place, raw in given:
-            form, data = raw
-            if len(data) <= INLINE:
-                found[raw] = self._inline(key, form, data)
-            else:
-                name = self._name(key, raw)
-                large.setdefault(name, (place, raw))
-                found[raw] = name
-        if large:
-            ids = self._stored(db, large)
-            for raw, column in found.items():
-                if len(raw.data) > INLINE:
-                    found[raw] = ids[column]  # type: ignore[index]  # its name
-        return found
-
-    def _inline(self, key: Key, form: int, data: bytes) -> bytes:
-        name = blobs.name(key, form, self._folder, data) if form & BLOB else key.name(form, data)
-        return b"%b%c%b" % (name, form, data)
+        named: dict[RawPayload, bytes] = {}
+        first: dict[bytes, tuple[Hashable, RawPayload]] = {}
+        for place, raw in large:
+            name = named[raw] = self._name(key, raw)
+            first.setdefault(name, (place, raw))
+        ids = self._stored(db, first) if first else {}
+        return Columns(key, self._folder, {raw: ids[name] for raw, name in named.items()})
 
     def _name(self, key: Key, raw: RawPayload) -> bytes:
         """A repeated payload is looked up by its bytes: five times cheaper than its name is made."""
@@ -148,13 +161,14 @@ def blob_file(column: Column) -> bytes | None:
     return column[17:] if isinstance(column, bytes) and column[16] & BLOB else None
 
 
-def in_blocks(db: sqlite3.Connection, statements: dict[int, str], rows: Sequence[tuple[Any, ...]]) -> None:
-    """Execute a statement for `rows`, in as few executions as its block sizes allow."""
-    at = 0
+def in_blocks(db: sqlite3.Connection, statements: dict[int, str], rows: Sequence[tuple[Any, ...]]) -> int:
+    """Execute a statement for `rows`, in as few executions as its block sizes allow; return how many it changed."""
+    at = changed = 0
     for size, statement in statements.items():
         while len(rows) - at >= size:
-            db.execute(statement, [value for row in rows[at : at + size] for value in row])
+            changed += db.execute(statement, list(chain.from_iterable(rows[at : at + size]))).rowcount
             at += size
+    return changed
 
 
 class Unpacked:

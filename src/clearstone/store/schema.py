@@ -143,6 +143,10 @@ def _rows(columns: int, rows: int) -> str:
     return ", ".join([one] * rows)
 
 
+def _added(rows: int) -> str:
+    return f"INSERT OR IGNORE INTO spans ({', '.join(SPAN_COLUMNS)}) VALUES {_rows(len(SPAN_COLUMNS), rows)}"  # noqa: S608
+
+
 def _written(rows: int) -> str:
     return (
         f"INSERT INTO spans ({', '.join(SPAN_COLUMNS)}) VALUES {_rows(len(SPAN_COLUMNS), rows)} "  # noqa: S608 - constants
@@ -162,7 +166,10 @@ def _ended(rows: int) -> str:
     )
 
 
+ADD_SPANS = {rows: _added(rows) for rows in BLOCKS}
 WRITE_SPANS = {rows: _written(rows) for rows in BLOCKS}
+"""Where some of the rows were there already: three microseconds a row more."""
+
 WRITE_ENDS = {rows: _ended(rows) for rows in BLOCKS}
 WRITE_CHUNKS = {
     rows: f"WITH given ({', '.join(ChunkRow._fields)}) AS (VALUES {_rows(4, rows)}) "  # noqa: S608 - constants

@@ -20,12 +20,12 @@ from clearstone.store import blobs, reading, schema, search, texts
 from clearstone.store.base import EVERY_SPAN
 from clearstone.store.database import Database
 from clearstone.store.erasing import Eraser
-from clearstone.store.payloads import Packer, PayloadReader, PayloadWriter, in_blocks
+from clearstone.store.payloads import INLINE, Packer, PayloadReader, PayloadWriter, in_blocks
 from clearstone.store.search import TextIndex
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Generator, Iterator
+    from collections.abc import Callable, Generator, Iterator
     from pathlib import Path
 
     from clearstone.span import Span
@@ -71,11 +71,13 @@ class SQLiteTraceStore:
     def apply(self, batch: Batch) -> None:
         """Store a batch in one transaction (see `TraceStore.apply`)."""
         with self.database.writing() as db, self._storing():
-            columns = self._payloads.columns(db, _with_places(batch))
+            column = self._payloads.columns(db, _large(batch)).of
             process, sites = _process(db, batch), [_site(db, row) for row in batch.sites]
-            in_blocks(db, schema.WRITE_SPANS, list(_span_values(batch, process, sites, columns)))
-            in_blocks(db, schema.WRITE_ENDS, list(_end_values(batch, columns)))
-            in_blocks(db, schema.WRITE_CHUNKS, [(*row[:3], columns[row[3]]) for row in batch.chunks])
+            spans = list(_span_values(batch, process, sites, column))
+            if in_blocks(db, schema.ADD_SPANS, spans) < len(spans):
+                in_blocks(db, schema.WRITE_SPANS, spans)
+            in_blocks(db, schema.WRITE_ENDS, list(_end_values(batch, column)))
+            in_blocks(db, schema.WRITE_CHUNKS, [(*row[:3], column(row[3])) for row in batch.chunks])
             search.note(db, batch)
 
     def interrupt(self, token: str) -> int:
@@ -157,26 +159,26 @@ class SQLiteTraceStore:
 # --- writing ---------------------------------------------------------------------------------------------------------
 
 
-def _with_places(batch: Batch) -> Iterator[tuple[Any, RawPayload]]:
-    """Yield each payload with the place it came from, which says what it may resemble."""
+def _large(batch: Batch) -> Iterator[tuple[Any, RawPayload]]:
+    """Yield each payload that needs a row with the place it came from, which says what it may resemble."""
     for row in batch.spans:
-        site = batch.sites[row.site]
         for place, raw in enumerate(row[-4:]):
-            if raw is not None:
-                yield (site, place), raw
+            if raw is not None and len(raw.data) > INLINE:
+                yield (batch.sites[row.site], place), raw
     for end in batch.ends:
         for place, raw in enumerate(end[12:]):
-            if raw is not None:
+            if raw is not None and len(raw.data) > INLINE:
                 yield place, raw
     for chunk in batch.chunks:
-        yield "chunk", chunk.value
+        if len(chunk.value.data) > INLINE:
+            yield "chunk", chunk.value
 
 
-def _end_values(batch: Batch, columns: dict[RawPayload, Column]) -> Iterator[tuple[Any, ...]]:
+def _end_values(batch: Batch, column: Callable[[RawPayload | None], Column]) -> Iterator[tuple[Any, ...]]:
     """Of two ends of one span the first counts, as it would in two batches."""
     first = {row.span_id: row for row in reversed(batch.ends)}
     for row in first.values():
-        yield (*row[:12], *(columns[raw] if raw is not None else None for raw in row[12:]))
+        yield (*row[:12], *map(column, row[12:]))
 
 
 def _process(db: sqlite3.Connection, batch: Batch) -> int:
@@ -196,12 +198,7 @@ def _added(db: sqlite3.Connection, statement: str, row: tuple[Any, ...]) -> int:
 
 
 def _span_values(
-    batch: Batch, process: int, sites: list[int], columns: dict[RawPayload, Column]
+    batch: Batch, process: int, sites: list[int], column: Callable[[RawPayload | None], Column]
 ) -> Iterator[tuple[Any, ...]]:
-    column = columns.get
     for row in batch.spans:
-        taken, gave, error, effects = row[-4:]
-        yield (
-            *row[:3], process, sites[row[3]], *row[4:-4],
-            column(taken), column(gave), column(error), column(effects),  # type: ignore[arg-type]  # None: no column
-        )  # fmt: skip
+        yield (*row[:3], process, sites[row[3]], *row[4:-4], *map(column, row[-4:]))
