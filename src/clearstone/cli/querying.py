@@ -47,7 +47,7 @@ def search(text: str, as_json: bool, **conditions: Any) -> None:
         raise ConfigurationError(f"{text!r} holds no word to search for; give letters or digits")
     store = place.store_if_there()
     query = _query(text, **conditions)
-    with _patience():
+    with _patience() if wanted else contextlib.nullcontext():
         found = list(store.spans(query, payloads=bool(wanted) and not as_json)) if store is not None else []
     if as_json:
         printing.print_json([spans.found_json(span) for span in found])

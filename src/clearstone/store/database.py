@@ -136,11 +136,17 @@ class Database:
     def empty_log(self) -> None:
         """Move the log into the file, as far as nobody reads it: it still holds what was deleted.
 
+        Where somebody does, nobody waits for them: the last to close the file does the rest.
+
         Raises:
             StoreError: that cannot be done now.
         """
         with self.using() as db:
-            db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+            db.execute("PRAGMA busy_timeout = 0").fetchall()
+            try:
+                db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+            finally:
+                db.execute(f"PRAGMA busy_timeout = {int(BUSY_SECONDS * 1000)}").fetchall()
 
     def close(self) -> None:
         """Close the connection; the log is merged into the file. Using the database again opens it again."""

@@ -123,7 +123,7 @@ class Eraser:
         payloads = _sweep(db, PayloadReader(db, self._folder))
         db.execute("DELETE FROM sites WHERE id NOT IN (SELECT site FROM spans)")
         db.execute("DELETE FROM processes WHERE id NOT IN (SELECT process FROM spans)")
-        return spans, payloads, files
+        return spans, payloads, files - _files(db) if files else files
 
     def _abandoned(self, db: sqlite3.Connection) -> set[bytes]:
         """Return the names of old blob files that no row has."""
