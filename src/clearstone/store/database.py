@@ -189,9 +189,10 @@ class Database:
 
     def _open_in_a_read_only_folder(self) -> sqlite3.Connection:
         """Where SQLite cannot put its log, it can still read a file that nobody changes."""
-        if _log_of(self.path).exists():
+        log = _log_of(self.path)
+        if log.exists() and log.stat().st_size:
             raise StoreError(
-                f"{self.path} has a log beside it ({_log_of(self.path).name}) and stands in a folder that may not be "
+                f"{self.path} has a log beside it ({log.name}) and stands in a folder that may not be "
                 f"written, so SQLite cannot read it there; copy both files to another folder and give --db"
             )
         self._unchanging = True
