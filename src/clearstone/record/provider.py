@@ -28,14 +28,16 @@ from clearstone.record.tracer import RemoteSpan, Tracer
 from clearstone.record.writer import Writer
 from clearstone.span import Trace
 from clearstone.store import blobs
+from clearstone.store.base import EVERY_SPAN
 from clearstone.store.memory import MemoryTraceStore
 from clearstone.store.sqlite import SQLiteTraceStore
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Iterator
 
     from clearstone.record.journal import OnFull
-    from clearstone.store.base import TraceStore, TraceSummary
+    from clearstone.span import Span
+    from clearstone.store.base import SpanQuery, TraceStore, TraceSummary
 
 FLUSH_SECONDS = 10.0
 GLANCE_SECONDS = 1.0
@@ -226,6 +228,11 @@ class LiveStore:
         """Return summaries, newest first (see `TraceStore.traces`)."""
         self._provider.flush()
         return self._store.traces(limit)
+
+    def spans(self, query: SpanQuery = EVERY_SPAN, *, payloads: bool = False) -> Iterator[Span]:
+        """Yield stored spans (see `TraceStore.spans`)."""
+        self._provider.flush()
+        return self._store.spans(query, payloads=payloads)
 
     def find(self, reference: str) -> str:
         """Return the trace id that `reference` means (see `TraceStore.find`)."""
