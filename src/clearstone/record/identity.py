@@ -17,11 +17,10 @@ import time
 
 _random = random.Random()  # noqa: S311 - ids, not secrets
 _count = itertools.count(1)
-_traces = itertools.count()
 _second = b""
 
 NEW_SECOND_EVERY = 64
-"""So many traces share a look at the clock; a program that begins few waits longer for the next look, which only costs
+"""So many spans share a look at the clock; a program that begins few waits longer for the next look, which only costs
 its ids some of their order."""
 
 
@@ -42,9 +41,13 @@ def next_span() -> int:
     return next(_count)
 
 
-def next_trace() -> bytes:
-    """Return a new trace id, 16 bytes."""
-    if not next(_traces) % NEW_SECOND_EVERY:
+def next_trace(span: int) -> bytes:
+    """Return a new trace id, 16 bytes.
+
+    Args:
+        span: the id of its first span, made by `next_span`.
+    """
+    if not span % NEW_SECOND_EVERY:
         _look_at_the_clock()
     return _second + _random.getrandbits(96).to_bytes(12, "big")
 

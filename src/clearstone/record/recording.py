@@ -73,13 +73,13 @@ class Recording:
             call.parent = parent
             number = call.number = next_span()
             if parent is None:
-                call.trace = next_trace()
+                call.trace = next_trace(number)
             else:
                 call.place_below(parent)
             parts = use.part
             if len(data) > self._limit:
                 form, data = self._tracer.aside(form, data)
-            if instance is not None or streams or site.boundary or site.attributes or site.record_effects:
+            if instance is not None or streams or use.prepares:
                 parts += call.prepare(instance, args, kwargs, streams)
             flags, above = (layout.TOP, 0) if parent is None else (parent.inherited, parent.number)
             call.start_ns = start_ns = time_ns()
@@ -119,6 +119,7 @@ class SiteInUse:
     def __init__(self, site: Site, number: int, part: bytes, redactor: Redactor) -> None:
         self.site, self.number, self.part = site, number, part
         self.hidden = redactor.secret_positions(site.parameters)
+        self.prepares = bool(site.boundary or site.attributes or site.record_effects)
         every = redactor.reads_every_text
         self.innocent_given, self.innocent_gave = (0, 0) if every else (INNOCENT_GIVEN, INNOCENT_GAVE)
         self.given, self.gave, self.did, self.item = (f"{site.key} {what}" for what in ("given", "gave", "did", "item"))
@@ -135,8 +136,7 @@ class RecordedCall(LiveSpan):
     watch: effects.Watch | None = None
     """Of a call bound to an object: what is compared at its end."""
 
-    def __init__(self) -> None:
-        """Leave everything to `Recording.begin`."""
+    __init__ = object.__init__  # type: ignore[assignment]  # `Recording.begin` sets what there is
 
     @property
     def site(self) -> Site:  # type: ignore[override]  # a hand-written span has none

@@ -151,7 +151,7 @@ class LiveSpan:
         self.number = identity.next_span()
         self.parent = parent
         if parent is None:
-            self.trace = identity.next_trace()
+            self.trace = identity.next_trace(self.number)
         else:
             self.place_below(parent)
 
