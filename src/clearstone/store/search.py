@@ -233,7 +233,7 @@ def forget(db: sqlite3.Connection, reader: PayloadReader, doomed: str) -> None:
 
 
 _HELD_BY_NONE = """
-SELECT texts.id, doomed_texts.text FROM texts LEFT JOIN doomed_texts USING (digest)
+SELECT texts.id, doomed_texts.rowid FROM texts LEFT JOIN doomed_texts USING (digest)
 WHERE texts.id NOT IN (SELECT text FROM text_spans)
 """
 
@@ -243,9 +243,10 @@ def _encodable(found: dict[bytes, str]) -> Iterator[tuple[bytes, str]]:
     return ((digest, text.encode("utf-8", "replace").decode("utf-8")) for digest, text in found.items())
 
 
-def _take_out(db: sqlite3.Connection, number: int, text: str | None) -> bool:
-    if text is None:
+def _take_out(db: sqlite3.Connection, number: int, doomed: int | None) -> bool:
+    if doomed is None:
         return False
+    (text,) = db.execute("SELECT text FROM doomed_texts WHERE rowid = ?", (doomed,)).fetchone()
     db.execute("INSERT INTO text_words (text_words, rowid, words) VALUES ('delete', ?, ?)",
                (number, " ".join(texts.words(text))))  # fmt: skip
     db.execute("DELETE FROM texts WHERE id = ?", (number,))
