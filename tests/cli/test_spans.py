@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from clearstone.cli import spans, values
@@ -61,8 +62,13 @@ def test_a_cancelled_call_did_not_fail(capsys: pytest.CaptureFixture[str]) -> No
     assert spans.span_json(a_span(outcome=outcome))["outcome"]["error"]["cancelled"] is True
 
 
-def test_the_object_a_method_was_called_on_is_told(capsys: pytest.CaptureFixture[str]) -> None:
-    assert "on Agent#3" in shown(capsys, instance="app:Agent#3")
+def test_the_object_a_method_was_called_on_is_told_where_there_are_several(capsys: pytest.CaptureFixture[str]) -> None:
+    both = [replace(a_span(instance=f"app:Agent#{n}"), span_id=f"{n:016x}") for n in (3, 4)]
+    spans.trace_tree(Trace("7" * 32, (*both, a_span(instance="app:Model#1"), a_span())))
+    told = capsys.readouterr().out
+    assert "on Agent#3" in told
+    assert "on Agent#4" in told
+    assert told.count(" on ") == 2
     assert spans.span_json(a_span(instance="app:Agent#3"))["instance"] == "app:Agent#3"
     assert spans.span_json(a_span())["instance"] is None
 

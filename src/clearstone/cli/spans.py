@@ -24,18 +24,27 @@ _EXCERPT = 70
 
 def trace_tree(trace: Trace) -> None:
     """Print the calls of a trace as a tree: what went in, what came out."""
-    out = console()
+    out, several = console(), _several_of_a_class(trace)
     root = Tree(f"trace {trace.trace_id}")
     branches: dict[str, Tree] = {}
     for span in trace:
         above = branches.get(span.parent_id or "", root)
-        branches[span.span_id] = above.add(_span_text(span, max(40, out.width // 2)))
+        branches[span.span_id] = above.add(_span_text(span, max(40, out.width // 2), several))
     out.print(root)
 
 
-def _span_text(span: Span, width: int) -> str:
+def _several_of_a_class(trace: Trace) -> set[str]:
+    """Return the objects that are to be told apart, for their class has others in this trace."""
+    by_class: dict[str, set[str]] = {}
+    for span in trace:
+        by_class.setdefault(span.instance.partition("#")[0], set()).add(span.instance)
+    return {instance for instances in by_class.values() if len(instances) > 1 for instance in instances}
+
+
+def _span_text(span: Span, width: int, several: set[str]) -> str:
+    on = f" [dim]on {escape(span.instance.rpartition(':')[2])}[/]" if span.instance in several else ""
     given = f"({values.arguments_text(span.input, width)})" if span.input is not None else ""
-    lines = [f"[bold]{escape(span.name)}[/]{_kind(span)} {_length(span)} {escape(given)}{_object(span)}"]
+    lines = [f"[bold]{escape(span.name)}[/]{_kind(span)} {_length(span)} {escape(given)}{on}"]
     came = values.outcome_text(span.outcome, width)
     if came:
         lines.append(f"[{_colour(span)}]→ {escape(came)}[/]")
@@ -46,12 +55,6 @@ def _span_text(span: Span, width: int) -> str:
 
 def _kind(span: Span) -> str:
     return f" [cyan]{escape(span.span_type)}[/]" if span.span_type else ""
-
-
-def _object(span: Span) -> str:
-    """The object of a method is told where it has a number, for the class is in the name."""
-    qualname = span.instance.rpartition(":")[2]
-    return f" [dim]on {escape(qualname)}[/]" if "#" in qualname else ""
 
 
 def _length(span: Span) -> str:
