@@ -12,6 +12,7 @@ import subprocess
 import sys
 import textwrap
 import threading
+import weakref
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -382,6 +383,33 @@ def test_the_span_of_a_stream_that_is_dropped_is_forgotten() -> None:
     del stream
     gc.collect()
     assert run.open_spans() == ()
+
+
+def test_an_object_that_keeps_its_unfinished_stream_is_collected_and_the_stream_ends(tmp_path: Path) -> None:
+    provider = TracerProvider(tmp_path / "t.db")
+
+    class Agent:
+        @traced(span_type="llm", tracer=provider.get_tracer())
+        def numbers(self) -> Iterator[int]:
+            yield 1
+            yield 2
+
+        @traced(span_type="llm", tracer=provider.get_tracer())
+        def returned(self) -> Iterator[int]:
+            return iter([1, 2])
+
+    agent = Agent()
+    agent.kept = [agent.numbers(), agent.returned()]  # type: ignore[attr-defined]  # set from outside
+    assert [next(stream) for stream in agent.kept] == [1, 1]  # type: ignore[attr-defined]
+    assert len(run.open_spans()) == 2
+    dead = weakref.ref(agent)
+    del agent
+    gc.collect()
+    assert dead() is None
+    assert run.open_spans() == ()
+    spans = [span for one in provider.trace_store.traces() for span in provider.trace_store.get_trace(one.trace_id)]
+    assert [(span.outcome is not None and span.outcome.complete, span.is_open) for span in spans] == [(False, False)] * 2
+    provider.shutdown()
 
 
 # --- disabled --------------------------------------------------------------------------------------------------------

@@ -26,7 +26,7 @@ from clearstone.codec import payload
 from clearstone.drivers import driver
 from clearstone.errors import ConfigurationError
 from clearstone.proxies import BoundFunctionWrapper, FunctionWrapper
-from clearstone.sites import check_options, described, key_of, name_in, span_name
+from clearstone.sites import check_options, described, key_of, name_in, positional_names, span_name
 from clearstone.span import ReplayMode, Site
 
 if TYPE_CHECKING:
@@ -102,6 +102,7 @@ def traced(
     replay: ReplayMode | None = None,
     tracer: Tracer | None = None,
     attributes: Mapping[str, Any] | None = None,
+    record_effects: bool = False,
 ) -> Callable[[F], F]: ...
 def traced(
     function: Any = None,
@@ -112,6 +113,7 @@ def traced(
     replay: ReplayMode | None = None,
     tracer: Tracer | None = None,
     attributes: Mapping[str, Any] | None = None,
+    record_effects: bool = False,
 ) -> Any:
     """Record every call of a function, method, classmethod, staticmethod, coroutine or generator.
 
@@ -127,6 +129,8 @@ def traced(
         tracer: where the calls are recorded; by default with the span they are made in, else with the default
             provider (see `clearstone.configure`).
         attributes: what every span starts with.
+        record_effects: whether to record the arguments again after a call that changed them (a list it filled, say).
+            What a call does to the object it is bound to is recorded without it.
 
     Returns:
         The decorated callable.
@@ -137,9 +141,9 @@ def traced(
     check_options(function, span_type, name, replay)
 
     def decorate(wrapped: Any) -> TracedFunction:
-        return decorated(
-            wrapped, described(_site_of(wrapped), key_of(wrapped), span_type, name, replay, attributes), tracer
-        )
+        key, known = key_of(wrapped), _site_of(wrapped)
+        site = described(known, key, wrapped, span_type, name, replay, attributes, record_effects)
+        return decorated(wrapped, site, tracer)
 
     return decorate if function is None else decorate(function)
 
@@ -207,7 +211,7 @@ def _bounded(target: Any, key: str = "") -> Any:
         return type(target)(_bounded(target.__func__, key))
     key = key or key_of(target)
     known = _site_of(target)
-    site = known or Site(key, name_in(key), "agent", "run")
+    site = known or Site(key, name_in(key), "agent", "run", parameters=positional_names(target))
     return decorated(target, with_changes(site, key=key, boundary=True), None)
 
 
@@ -225,7 +229,8 @@ def _bounded_class(cls: type) -> type:
         if _is_public_method(name, member):
             setattr(cls, name, _bounded_member(cls, name, member))
     for name, member in _inherited_from_user_code(cls).items():
-        site = Site(f"{key_of(cls)}.{name}", f"{span_name(cls)}.{name}", "agent", "run", boundary=True)
+        key, parameters = f"{key_of(cls)}.{name}", positional_names(member)
+        site = Site(key, f"{span_name(cls)}.{name}", "agent", "run", boundary=True, parameters=parameters)
         setattr(cls, name, InheritedMethod(cls, name, site, member))
     _follow_subclasses(cls)
     return cls

@@ -46,6 +46,7 @@ class _Options:
     name: str | None
     replay: ReplayMode | None
     attributes: Mapping[str, Any] | None
+    record_effects: bool
     tracer: Tracer | None
 
 
@@ -71,6 +72,7 @@ def instrument(
     name: str | None = None,
     replay: ReplayMode | None = None,
     attributes: Mapping[str, Any] | None = None,
+    record_effects: bool = False,
     tracer: Tracer | None = None,
 ) -> None:
     """Record every call of a function or method you do not own, as `traced` does for your own.
@@ -86,6 +88,7 @@ def instrument(
         name: the span's name; by default what stands after the colon.
         replay: ``"serve"`` or ``"run"``, against what the type says.
         attributes: what every span starts with.
+        record_effects: whether to record the arguments again after a call that changed them.
         tracer: where the calls are recorded (see `traced`).
 
     Raises:
@@ -96,7 +99,7 @@ def instrument(
     check_options(None, span_type, name, replay)
     with _lock:
         waiting = target in _options and target not in _installed
-        _options[target] = _Options(span_type, name, replay, attributes, tracer)
+        _options[target] = _Options(span_type, name, replay, attributes, record_effects, tracer)
     if not waiting:
         when_imported(module, partial(_install, target))
 
@@ -170,7 +173,8 @@ def _wrapper(target: str, owner: Any, name: str, held: Any, options: _Options) -
     member = inspect.getattr_static(owner, name) if inherits else getattr(owner, name) if held is _ABSENT else held
     module, _, path = target.partition(":")
     key = f"{lasting_name(module)}:{path}"
-    site = described(site_of(member), key, options.span_type, options.name, options.replay, options.attributes)
+    told = (options.span_type, options.name, options.replay, options.attributes, options.record_effects)
+    site = described(site_of(member), key, member, *told)
     wrapper = decorated(member, site, options.tracer, shared=True)
     return InheritedMethod(owner, name, site, member, options.tracer) if inherits else wrapper
 

@@ -17,6 +17,7 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
+import weakref
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import ContextVar, Token
@@ -208,8 +209,10 @@ override: ContextVar[Run | None] = ContextVar("clearstone_override", default=Non
 current_span: ContextVar[SpanAbove | None] = ContextVar("clearstone_span", default=None)
 
 live: dict[int, OpenSpan] = {}
-"""The open spans of this process, by number. Whoever opens one ends it, also where its generator or coroutine is
-dropped, so none stays here by mistake."""
+"""The open spans of this process, by number. Whoever opens one ends it, also where its coroutine is dropped."""
+
+live_streams: weakref.WeakValueDictionary[int, OpenSpan] = weakref.WeakValueDictionary()
+"""Those of streams: an object that keeps its own unfinished stream must not be kept by it."""
 
 _overridden = False
 _disabled = os.environ.get("CLEARSTONE_DISABLED", "") not in {"", "0"}
@@ -257,22 +260,24 @@ def opened(span: OpenSpan) -> None:
     live[span.number] = span
 
 
-def closed(span: OpenSpan) -> bool:
-    """Forget `span`; say whether it was open in this process. In a forked child no inherited span is."""
-    return live.pop(span.number, None) is not None
+def closed(span: OpenSpan) -> None:
+    """Forget `span`; doing so twice is harmless."""
+    live.pop(span.number, None)
+    live_streams.pop(span.number, None)
 
 
 def find_open_span(span_id: str) -> OpenSpan | None:
     """Return the open span of this process with that id, or None."""
     try:
-        return live.get(int(span_id, 16))
+        number = int(span_id, 16)
+        return live.get(number) or live_streams.get(number)
     except ValueError:  # no span id at all
         return None
 
 
 def open_spans() -> tuple[OpenSpan, ...]:
     """Return the open spans of this process."""
-    return tuple(live.values())
+    return (*live.values(), *live_streams.values())
 
 
 def _leave_spans_to_the_parent() -> None:
@@ -284,6 +289,7 @@ def _leave_spans_to_the_parent() -> None:
     for each in open_spans():
         each.inherited = True
     live.clear()
+    live_streams.clear()
 
 
 if hasattr(os, "register_at_fork"):

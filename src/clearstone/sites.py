@@ -6,6 +6,7 @@ are options. `traced` and `instrument` take the same ones, and refuse the same.
 
 from __future__ import annotations
 
+import inspect
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -38,12 +39,14 @@ def check_options(function: Any, span_type: Any, name: Any, replay: Any) -> None
 def described(  # noqa: PLR0917 - the options of `traced`, in its order
     known: Site | None,
     key: str,
+    target: Any,
     span_type: str | None,
     name: str | None,
     replay: ReplayMode | None,
     attributes: Mapping[str, Any] | None,
+    record_effects: bool,
 ) -> Site:
-    """Return the site `key` with these options; what they do not say is as in `known`, the site it had before."""
+    """Return the site `key` of `target` with these options; what they do not say is as in `known`, its site before."""
     kind = span_type if span_type is not None else known.span_type if known and not known.boundary else ""
     return Site(
         key=key,
@@ -52,7 +55,22 @@ def described(  # noqa: PLR0917 - the options of `traced`, in its order
         replay=replay or replay_mode(kind),
         boundary=known is not None and known.boundary,
         attributes=tuple((attributes or {}).items()),
+        record_effects=record_effects,
+        parameters=positional_names(target),
     )
+
+
+def positional_names(target: Any) -> tuple[str, ...]:
+    """Return the names of what a callable is passed by position, ``self`` and ``cls`` aside; none if it hides them."""
+    try:
+        parameters = list(inspect.signature(innermost(target)).parameters.values())
+    except (TypeError, ValueError):
+        return ()
+    names = tuple(each.name for each in parameters if each.kind in _BY_POSITION)
+    return names[1:] if names[:1] in {("self",), ("cls",)} else names
+
+
+_BY_POSITION = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 
 
 def key_of(target: Any) -> str:

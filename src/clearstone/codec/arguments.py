@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from clearstone.codec import exceptions, payload
 from clearstone.codec.exceptions import Unpicklable
-from clearstone.codec.redact import MARKER
+from clearstone.codec.redact import MARKER, active
 from clearstone.errors import UnservableOutcome
 from clearstone.span import REDACTED
 
@@ -39,6 +39,26 @@ def encode_arguments(
     shown = without_hidden(args, hidden)
     form, data = payload.to_raw(payload.without_secrets(dump_arguments(shown, kwargs), kin))
     return (form if shown is args else form | REDACTED), data
+
+
+def as_recorded(
+    args: tuple[Any, ...], kwargs: Mapping[str, Any], parameters: Sequence[str]
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Return a copy of arguments as a record with secrets would hold them, to compare them with one.
+
+    Args:
+        args: the positional arguments.
+        kwargs: the keyword arguments.
+        parameters: the names of what is passed by position (see `clearstone.span.Site`).
+
+    Raises:
+        UnservableOutcome: the copy does not load.
+    """
+    hidden = active().secret_positions(parameters)
+    found: tuple[tuple[Any, ...], dict[str, Any]] = payload.load(
+        payload.of_raw(*encode_arguments(args, kwargs, None, hidden))
+    )
+    return found
 
 
 def without_hidden(args: tuple[Any, ...], hidden: Sequence[int]) -> tuple[Any, ...]:

@@ -21,7 +21,7 @@ import weakref
 from collections import Counter, OrderedDict, defaultdict, deque
 from typing import TYPE_CHECKING, Any
 
-from clearstone.codec.arguments import encode_arguments
+from clearstone.codec.arguments import encode_arguments, without_hidden
 from clearstone.codec.exceptions import or_described
 from clearstone.codec.payload import encode
 from clearstone.record import layout
@@ -56,6 +56,7 @@ class _Object:
         self.text = f"{cls.__module__}:{cls.__qualname__}"
         self.key = id(instance)
         self.active: dict[int, Watch] = {}
+        self.streams: weakref.WeakSet[Watch] | None = None  # an object may keep its own unfinished streams
         try:
             self._weak: weakref.ref[Any] | None = weakref.ref(instance, lambda _, key=self.key: _objects.pop(key, None))
             self._held = None
@@ -67,9 +68,22 @@ class _Object:
     def is_of(self, instance: Any) -> bool:
         return instance is (self._held if self._weak is None else self._weak())
 
+    def enter(self, watch: Watch) -> None:
+        if watch.call.chunks is None:
+            self.active[id(watch)] = watch
+        else:
+            if self.streams is None:
+                self.streams = weakref.WeakSet()
+            self.streams.add(watch)
+
+    def at_work(self) -> list[Watch]:
+        return [*self.active.values(), *(self.streams or ())]
+
     def leave(self, watch: Watch) -> None:
         self.active.pop(id(watch), None)
-        if self._weak is None and not self.active:
+        if self.streams is not None:
+            self.streams.discard(watch)
+        if self._weak is None and not self.at_work():
             _objects.pop(self.key, None)
 
 
@@ -102,7 +116,8 @@ def begin(call: RecordedCall, instance: Any, args: Any, kwargs: Any) -> Watch:
     if instance is not None:
         _note_instance(watch, call, instance)
     if call.site.record_effects:
-        watch.arguments, watch.given = (args, kwargs), encode_arguments(args, kwargs)
+        watch.arguments = without_hidden(args, call.use.hidden), kwargs
+        watch.given = encode_arguments(*watch.arguments)
     return watch
 
 
@@ -115,9 +130,9 @@ def _note_instance(watch: Watch, call: RecordedCall, instance: Any) -> None:
     if known is None or not known.is_of(instance):
         known = _new(instance)
     watch.object, watch.instance, watch.part = known, known.text, known.part
-    if known.active:
+    if known.active or known.streams:
         _meet(watch, call, known)
-    known.active[id(watch)] = watch
+    known.enter(watch)
     if call.site.replay == "serve":
         watch.bound, watch.before = instance, _look(instance)
 
@@ -138,7 +153,7 @@ def _meet(watch: Watch, call: RecordedCall, known: _Object) -> None:
     while span is not None:
         above.add(id(span))
         span = getattr(span, "parent", None)
-    for other in list(known.active.values()):
+    for other in known.at_work():
         if id(other.call) not in above:
             other.ambiguous = watch.ambiguous = True
 
@@ -193,8 +208,9 @@ def end(watch: Watch) -> tuple[int, bytes] | None:
     if not found:
         return None
     found["ambiguous"] = watch.ambiguous
-    whole = encode(found)
-    return whole if whole[0] & CODEC_MASK != STAND_IN else encode(or_described(found))
+    kin = watch.call.use.did
+    whole = encode(found, kin)
+    return whole if whole[0] & CODEC_MASK != STAND_IN else encode(or_described(found), kin)
 
 
 def _compare(before: dict[str, Look], after: dict[str, Look], found: dict[str, Any]) -> None:

@@ -88,7 +88,10 @@ class Recording:
                 + data
             )
             self._append(record + parts if parts else record)
-            _live[number] = call
+            if streams:
+                run.live_streams[number] = call
+            else:
+                _live[number] = call
             if call.entry is not None:
                 call.entry = policy.at_entry(site, instance, start_ns)
             call.started = perf_counter_ns()
@@ -186,6 +189,8 @@ class RecordedCall(LiveSpan):
             self._ending()
             self.watch = None
             self.chunks = []
+            run.live_streams[self.number] = self
+            _live.pop(self.number, None)
             self.set_attribute(run.STREAM, kind)
         except Exception as error:
             faults.report(f"recording the stream of {self.name}", error)
@@ -223,8 +228,11 @@ class RecordedCall(LiveSpan):
             if self.watch is not None:
                 self.effects = effects.end(self.watch)
             number = self.number
-            if _live.pop(number, None) is None:
-                return  # it was inherited by this process through a fork
+            _live.pop(number, None)
+            if self.chunks is not None:
+                run.live_streams.pop(number, None)
+            if self.inherited:
+                return
             self.end_ns = end_ns = self.start_ns + elapsed
             outcome, status, parts = 1, 0, b""
             tracer = self.tracer

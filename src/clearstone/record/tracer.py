@@ -301,7 +301,8 @@ class LiveSpan:
         Args:
             elapsed_ns: nanoseconds since the start; None: until now.
         """
-        if not run.closed(self):
+        run.closed(self)
+        if self.end_ns is not None or self.inherited:
             return
         self.end_ns = self.start_ns + (perf_counter_ns() - self.started if elapsed_ns is None else elapsed_ns)
         try:

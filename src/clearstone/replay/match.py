@@ -17,6 +17,7 @@ from collections import defaultdict
 from typing import TYPE_CHECKING, Any, Protocol
 
 from clearstone.codec import payload
+from clearstone.codec.arguments import as_recorded
 from clearstone.errors import BeyondRecord, ReplayDivergence, ReplayError, ReplayExhausted
 from clearstone.replay import outcomes
 from clearstone.replay.compare import Difference, difference
@@ -60,9 +61,14 @@ class _Recorded:
         self._arguments: Any = None
         self._loaded = False
 
-    def difference(self, args: Any, kwargs: Any) -> Difference | None:
+    def difference(self, call: BoundCall) -> Difference | None:
         recorded = self._load()
-        return difference(recorded, (args, kwargs)) if recorded is not None else None
+        if recorded is None:
+            return None
+        given = self.span.input
+        if given is not None and given.redacted:  # secrets are compared as what the record has in their place
+            return difference(recorded, as_recorded(call.args, call.kwargs, call.site.parameters))
+        return difference(recorded, (call.args, dict(call.kwargs)))
 
     def _load(self) -> Any:
         if not self._loaded:
@@ -128,7 +134,7 @@ class InferredBook:
         left = self._left[call.site.key]
         differences = []
         for position, recorded in enumerate(left):
-            found = recorded.difference(call.args, dict(call.kwargs))
+            found = recorded.difference(call)
             if found is None:
                 return left.pop(position)
             differences.append((recorded.span, found))
