@@ -408,7 +408,9 @@ def test_an_object_that_keeps_its_unfinished_stream_is_collected_and_the_stream_
     assert dead() is None
     assert run.open_spans() == ()
     spans = [span for one in provider.trace_store.traces() for span in provider.trace_store.get_trace(one.trace_id)]
-    assert [(span.outcome is not None and span.outcome.complete, span.is_open) for span in spans] == [(False, False)] * 2
+    assert [(span.outcome is not None and span.outcome.complete, span.is_open) for span in spans] == [
+        (False, False)
+    ] * 2
     provider.shutdown()
 
 

@@ -32,7 +32,13 @@ def test_bytes_that_were_not_packed_are_refused_or_read_whole(data: bytes) -> No
 
 @pytest.mark.parametrize(
     "array",
-    [np.arange(1000), np.zeros((3, 0)), np.asfortranarray(np.ones((20, 30))), np.arange(100)[::3], np.array(["a", None])],
+    [
+        np.arange(1000),
+        np.zeros((3, 0)),
+        np.asfortranarray(np.ones((20, 30))),
+        np.arange(100)[::3],
+        np.array(["a", None]),
+    ],
 )
 def test_an_array_comes_back_equal_and_writable(array: npt.NDArray[np.generic]) -> None:
     form, data = payload.encode({"array": array, "again": array})

@@ -19,7 +19,9 @@ ONE, OTHER, NONE = Key(b"1" * 32), Key(b"2" * 32), Key(b"")
 
 
 @given(st.integers(0, 255), st.binary(max_size=6000))
-def test_a_name_follows_from_form_and_bytes_and_only_the_key_that_gave_it_vouches_for_it(form: int, data: bytes) -> None:
+def test_a_name_follows_from_form_and_bytes_and_only_the_key_that_gave_it_vouches_for_it(
+    form: int, data: bytes
+) -> None:
     name = ONE.name(form, data)
     assert len(name) == keys.NAME_SIZE
     assert name == Key(b"1" * 32).name(form, data)

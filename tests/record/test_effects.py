@@ -24,7 +24,7 @@ class Agent:
     __slots__ = ("__dict__", "__weakref__", "slot")
 
     def __init__(self) -> None:
-        self.history = [{"n": n} for n in range(10_000)]
+        self.history: list[Any] = [{"n": n} for n in range(10_000)]
         self.cost, self.gone = 0.0, "soon"
         self.index: dict[str, int] = {"a": 1}
         self.ordered = OrderedDict(first=1)
@@ -71,9 +71,13 @@ def set_and_delete(agent: Agent) -> None:
     del agent.gone
 
 
+def put_first(agent: Agent) -> None:
+    agent.history[:] = ["new", agent.history[0]]
+
+
 CHANGES: list[tuple[Callable[[Agent], Any], dict[str, Any]]] = [
     (lambda agent: agent.history.append("new"), {"extended": {"history": ["new"]}}),
-    (lambda agent: agent.history.insert(0, "new") or agent.history.__delitem__(slice(2, None)), {"contents": {"history": ["new", {"n": 0}]}}),
+    (put_first, {"contents": {"history": ["new", {"n": 0}]}}),
     (lambda agent: agent.history.__delitem__(slice(1, None)), {"contents": {"history": [{"n": 0}]}}),
     (lambda agent: agent.index.update(b=2, c=3), {"added": {"index": {"b": 2, "c": 3}}}),
     (lambda agent: agent.index.pop("a") and agent.index.update(b=2, c=3), {"contents": {"index": {"b": 2, "c": 3}}}),

@@ -38,7 +38,7 @@ def test_a_forked_child_makes_ids_of_its_own() -> None:
         os._exit(0)
     os.waitpid(child, 0)
     os.close(writer)
-    with open(reader, "rb") as given:
-        theirs = given.read()
+    theirs = os.read(reader, 100)
+    os.close(reader)
     assert int.from_bytes(theirs[:8], "big") != identity.next_span()
     assert theirs[8:] != identity.next_trace(1)

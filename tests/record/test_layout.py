@@ -6,11 +6,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from clearstone.record import layout
-from clearstone.store.base import ProcessRow, RawPayload, SiteRow
+from clearstone.store.base import RawPayload, SiteRow
 
 NUMBERS = st.integers(0, 2**63 - 1)
 PAYLOADS = st.none() | st.builds(RawPayload, st.integers(0, 0x7F), st.binary(max_size=50))
-PARTS = st.dictionaries(st.integers(1, 9), st.builds(RawPayload, st.integers(0, 0x7F), st.binary(max_size=20)), max_size=4)
+PARTS = st.dictionaries(
+    st.integers(1, 9), st.builds(RawPayload, st.integers(0, 0x7F), st.binary(max_size=20)), max_size=4
+)
 
 
 def written(parts: dict[int, RawPayload]) -> bytes:
@@ -19,7 +21,13 @@ def written(parts: dict[int, RawPayload]) -> bytes:
 
 @given(NUMBERS, NUMBERS, st.binary(min_size=16, max_size=16), st.integers(0, 2**32 - 1), NUMBERS, PAYLOADS, PARTS)
 def test_a_start_comes_back(
-    span: int, parent: int, trace: bytes, site: int, start_ns: int, given_: RawPayload | None, parts: dict[int, RawPayload]
+    span: int,
+    parent: int,
+    trace: bytes,
+    site: int,
+    start_ns: int,
+    given_: RawPayload | None,
+    parts: dict[int, RawPayload],
 ) -> None:
     form, data = given_ or (layout.NOTHING, b"")
     head = layout.START.pack(layout.START_KIND, form, layout.TOP, site, span, parent, trace, start_ns, 7, len(data))
@@ -27,7 +35,9 @@ def test_a_start_comes_back(
     assert read == layout.Start(span, parent, trace, site, layout.TOP, start_ns, 7, given_, parts)
 
 
-@given(NUMBERS, NUMBERS, st.sampled_from(layout.OUTCOMES), st.booleans(), st.sampled_from(layout.STATUSES), PAYLOADS, PARTS)
+@given(
+    NUMBERS, NUMBERS, st.sampled_from(layout.OUTCOMES), st.booleans(), st.sampled_from(layout.STATUSES), PAYLOADS, PARTS
+)
 def test_an_end_comes_back(
     span: int, end_ns: int, kind: str | None, complete: bool, status: str, gave: RawPayload | None,
     parts: dict[int, RawPayload],

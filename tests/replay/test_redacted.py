@@ -53,9 +53,9 @@ def test_secrets_in_arguments_do_not_make_a_replay_diverge_and_a_redacted_output
     engine = ReplayEngine(checkpoint)
     with pytest.raises(ValueError, match="re: hello"):
         engine.replay_from_checkpoint()
-    assert engine.replay_from_checkpoint("ask", "hello", KEY, headers={"Authorization": f"Bearer {KEY}"}, max_tokens=5) == {
-        "text": "re: hello", "token": MARKER,
-    }  # fmt: skip
+    options: Any = {"headers": {"Authorization": f"Bearer {KEY}"}, "max_tokens": 5}
+    served = engine.replay_from_checkpoint("ask", "hello", KEY, **options)
+    assert served == {"text": "re: hello", "token": MARKER}
     assert made == []
 
 

@@ -55,7 +55,7 @@ def rows(store: SQLiteTraceStore, query: str) -> list[tuple[Any, ...]]:
 
 def held(store: SQLiteTraceStore) -> int:
     held = "SELECT data FROM raw_data UNION ALL SELECT data FROM packed_data"
-    return int(rows(store, f"SELECT sum(length(data)) FROM ({held})")[0][0])
+    return int(rows(store, f"SELECT sum(length(data)) FROM ({held})")[0][0])  # noqa: S608 - constants
 
 
 # --- sharing and compressing -----------------------------------------------------------------------------------------

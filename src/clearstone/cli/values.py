@@ -17,9 +17,6 @@ if TYPE_CHECKING:
 CANCELLED = frozenset({"asyncio.exceptions.CancelledError", "asyncio.CancelledError"})
 
 
-CANCELLED = "asyncio.exceptions.CancelledError"
-
-
 def text(payload: Payload | None, width: int = 100) -> str:
     """Return one line of about `width` characters about a payload; empty for none."""
     if payload is None:
@@ -79,7 +76,7 @@ def outcome_text(outcome: Outcome | None, width: int = 100) -> str:
     """Return one line about what a call gave."""
     if outcome is None:
         return ""
-    if outcome.failure is not None and outcome.failure.type_name == CANCELLED:
+    if outcome.failure is not None and outcome.failure.type_name in CANCELLED:
         return f"cancelled: {outcome.failure.message}" if outcome.failure.message else "cancelled"
     if outcome.failure is not None:
         return _failure_text(outcome.failure) + _marks(outcome.failure.value)

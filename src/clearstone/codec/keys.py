@@ -1,13 +1,13 @@
 """The machine's key, and the names it gives to payloads.
 
-Idea: every recorded payload is named by a keyed BLAKE2b of its bytes. The name is two things at once: a content
-address (equal payloads have equal names, so a repeated one is stored once), and a proof of origin (nobody without the
-key can make a payload that bears its name).
+Idea: every recorded payload is named by a keyed BLAKE2b of its bytes. The name is two things at once: a content address
+(equal payloads have equal names, so a repeated one is stored once), and a proof of origin (nobody without the key can
+make a payload that bears its name).
 
 The key is 32 random bytes in the user's configuration folder, ``$XDG_CONFIG_HOME/clearstone/key`` (by default
 ``~/.config``, as the XDG base directory specification says), readable by its owner alone; or whatever text
-``CLEARSTONE_KEY`` holds. Where no key can be kept, payloads are named without one, which is said once: such a name is an
-address and proves nothing.
+``CLEARSTONE_KEY`` holds. Where no key can be kept, payloads are named without one, which is said once: such a name is
+an address and proves nothing.
 
 Refused: a signature beside a plain hash (two digests for every payload, and the hash alone would tell whoever reads a
 database whether it holds a text they guess).
@@ -15,6 +15,7 @@ database whether it holds a text they guess).
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import hmac
@@ -47,11 +48,11 @@ class Key:
     def __init__(self, secret: bytes) -> None:
         self.secret = secret
         purpose = b"payload" if secret else b"unsigned"
-        self._begun: list[Callable[[], hashlib._Hash]] = [
+        self._begun: list[Callable[[], hashlib.blake2b]] = [
             self._after(form, purpose).copy for form in range(256)
         ]  # the form is hashed first: a stand-in must not pass for a pickle
 
-    def _after(self, form: int, purpose: bytes) -> hashlib._Hash:
+    def _after(self, form: int, purpose: bytes) -> hashlib.blake2b:
         digest = hashlib.blake2b(digest_size=NAME_SIZE, key=self.secret, person=purpose)
         digest.update(bytes((form,)))
         return digest
@@ -142,10 +143,8 @@ def _make(path: Path) -> bytes:
             file.write(secrets.token_hex(KEY_SIZE) + "\n")
             file.flush()
             os.fsync(file.fileno())
-        try:
+        with contextlib.suppress(FileExistsError):
             os.link(beside, path)  # unlike a rename it does not replace
-        except FileExistsError:
-            pass
     finally:
         beside.unlink()
     made = _read(path)

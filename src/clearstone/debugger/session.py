@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from clearstone.checkpoint.model import Checkpoint
-    from clearstone.store.base import TraceStore
+    from clearstone.store.base import TraceReader
 
 MockConfig = dict[str, list[str]]
 
@@ -73,7 +73,7 @@ class ReplayEngine:
     `told` is the exception that ended the last session, after the session has printed it.
     """
 
-    def __init__(self, checkpoint: Checkpoint, trace_store: TraceStore | None = None, *, code: Code = "today") -> None:
+    def __init__(self, checkpoint: Checkpoint, trace_store: TraceReader | None = None, *, code: Code = "today") -> None:
         if code not in {"today", "recorded"}:
             raise ConfigurationError(f"code={code!r} is neither 'today' nor 'recorded'")
         self._checkpoint = checkpoint
@@ -290,7 +290,7 @@ class ReplayEngine:
         return result
 
 
-def _scope(checkpoint: Checkpoint, trace_store: TraceStore | None) -> Trace:
+def _scope(checkpoint: Checkpoint, trace_store: TraceReader | None) -> Trace:
     """The calls a replay may be given: for a failed call those below it, else the whole trace."""
     trace = checkpoint.trace
     if trace_store is not None:

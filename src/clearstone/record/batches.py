@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from clearstone.record import layout
 from clearstone.record.layout import Chunk, End, SiteDefinition, Start
 from clearstone.store.base import Batch, ChunkRow, EndRow, SiteRow, SpanRow
+from clearstone.store.rows import ended
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -25,6 +26,7 @@ UNKNOWN_SITE = SiteRow("", "?", "", "run", "INTERNAL", "", "")
 """Where the definition of a site number is lost."""
 
 NOT_FAILED = (None, None, None, None)
+COMPLETE = True
 
 
 class Assembler:
@@ -92,14 +94,12 @@ class _Making:
             site = self._site(start)
         parts = start.parts
         instance = layout.text_of(parts[layout.INSTANCE]) if layout.INSTANCE in parts else None
-        ended = _end_row(end) if end is not None else None
-        if ended is not None:
-            rest = (ended.end_ns, *ended[2:12], ended.input or start.input, *ended[12:15])
-        else:
-            attributes = _text(parts, layout.ATTRIBUTES)
-            rest = (None, "UNSET", "", None, True, attributes, None, *NOT_FAILED, start.input, None, None, None)
-        head = (start.span, start.trace, start.parent or None, site, start.top, start.start_ns, start.order, instance)
-        return SpanRow._make(head + rest)
+        attributes = _text(parts, layout.ATTRIBUTES)
+        row = SpanRow(
+            start.span, start.trace, start.parent or None, site, start.top, start.start_ns, start.order, instance,
+            None, "UNSET", "", None, COMPLETE, attributes, None, *NOT_FAILED, start.input, None, None, None,
+        )  # fmt: skip
+        return row if end is None else ended(row, _end_row(end))
 
     def _plain_span(self, start: Start, end: End) -> SpanRow:
         """Return what `_span` does, for the most of spans: those with nothing but an input and an output."""
@@ -116,9 +116,10 @@ class _Making:
 
     def _site(self, start: Start) -> int:
         if start.site:
-            row, key = self._known.get(start.site, UNKNOWN_SITE), start.site
+            row = self._known.get(start.site, UNKNOWN_SITE)
         else:
-            key = row = SiteRow(*json.loads(layout.text_of(start.parts[layout.NAMED_SITE])))
+            row = SiteRow(*json.loads(layout.text_of(start.parts[layout.NAMED_SITE])))
+        key = start.site or row
         index = self._indexes.get(key)
         if index is None:
             index = self._indexes[key] = len(self._sites)
@@ -140,9 +141,11 @@ def _end_row(end: End) -> EndRow:
     )  # fmt: skip
 
 
-def _failure(part: RawPayload) -> list[str]:
+def _failure(part: RawPayload) -> tuple[str, str, str, str]:
     """JSON escapes half a surrogate pair, which is no valid UTF-8 once it is read."""
-    return [text.encode("utf-8", "backslashreplace").decode() for text in json.loads(layout.text_of(part))]
+    kind, message, trace, place = json.loads(layout.text_of(part))
+    valid = (text.encode("utf-8", "backslashreplace").decode() for text in (kind, message, trace, place))
+    return tuple(valid)  # type: ignore[return-value]  # four of four
 
 
 def _text(parts: dict[int, RawPayload], role: int) -> str | None:

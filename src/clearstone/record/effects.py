@@ -58,12 +58,16 @@ class _Object:
         self.active: dict[int, Watch] = {}
         self.streams: weakref.WeakSet[Watch] | None = None  # an object may keep its own unfinished streams
         try:
-            self._weak: weakref.ref[Any] | None = weakref.ref(instance, lambda _, key=self.key: _objects.pop(key, None))
+            self._weak: weakref.ref[Any] | None = weakref.ref(instance, self._forget)
             self._held = None
             self.text += f"#{next(_numbers)}"
         except TypeError:
             self._weak, self._held = None, instance
         self.part = layout.text_part(layout.INSTANCE, self.text)
+
+    def _forget(self, _: object) -> None:
+        if _objects.get(self.key) is self:
+            _objects.pop(self.key, None)
 
     def is_of(self, instance: Any) -> bool:
         return instance is (self._held if self._weak is None else self._weak())
@@ -178,12 +182,19 @@ def _seen(value: Any) -> Look:
 
 
 def _slots(cls: type) -> tuple[str, ...]:
-    known = _slots_of.get(cls)
-    if known is None:
-        listed = [vars(base).get("__slots__", ()) for base in cls.__mro__]
-        names = [name for slots in listed for name in ((slots,) if isinstance(slots, str) else slots)]
-        known = _slots_of[cls] = tuple(name for name in names if name not in {"__dict__", "__weakref__"})
+    try:
+        known = _slots_of.get(cls)
+        if known is None:
+            known = _slots_of[cls] = _listed_slots(cls)
+    except Exception:  # a metaclass of the user's has no hash, or an odd one
+        return _listed_slots(cls)
     return known
+
+
+def _listed_slots(cls: type) -> tuple[str, ...]:
+    listed = [vars(base).get("__slots__", ()) for base in cls.__mro__]
+    names = [name for slots in listed for name in ((slots,) if isinstance(slots, str) else slots)]
+    return tuple(name for name in names if name not in {"__dict__", "__weakref__"})
 
 
 _slots_of: weakref.WeakKeyDictionary[type, tuple[str, ...]] = weakref.WeakKeyDictionary()
@@ -192,9 +203,9 @@ _slots_of: weakref.WeakKeyDictionary[type, tuple[str, ...]] = weakref.WeakKeyDic
 def end(watch: Watch) -> tuple[int, bytes] | None:
     """Return what the call changed, serialised; None where it changed nothing that is looked at.
 
-    The value is a dict: ``set`` (rebound attributes), ``deleted`` (their names), ``extended`` (the new tail of a list or
-    deque), ``added`` (the new items of a dict), ``contents`` (all of a container that shrank, or of a set), ``arguments``
-    (``(args, kwargs)`` after a call whose site has ``record_effects=True``), ``ambiguous``.
+    The value is a dict: ``set`` (rebound attributes), ``deleted`` (their names), ``extended`` (the new tail of a list
+    or deque), ``added`` (the new items of a dict), ``contents`` (all of a container that shrank, or of a set),
+    ``arguments`` (``(args, kwargs)`` after a call whose site has ``record_effects=True``), ``ambiguous``.
     """
     if watch.object is not None:
         watch.object.leave(watch)
@@ -227,7 +238,7 @@ def _compare(before: dict[str, Look], after: dict[str, Look], found: dict[str, A
 
 
 def _growth(value: Any, was: int, first: Any, last: Any) -> tuple[str, Any]:
-    """Say how a container came to another length; what stood in it must still stand where it stood to count as grown."""
+    """Say how a container came to another length. It grew where what stood in it still stands where it stood."""
     if 0 < was < len(value):
         if type(value) in SEQUENCES and value[0] is first and value[was - 1] is last:
             return "extended", list(itertools.islice(value, was, None))

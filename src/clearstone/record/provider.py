@@ -33,7 +33,7 @@ from clearstone.store.memory import MemoryTraceStore
 from clearstone.store.sqlite import SQLiteTraceStore
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Generator, Iterable
 
     from clearstone.record.journal import OnFull
     from clearstone.span import Span
@@ -82,8 +82,8 @@ class TracerProvider:
         store: a store to use instead of a file. Only one with a file has a journal on disk.
         journal_limit: at most so many bytes of journal.
         payload_limit: a payload of more bytes goes to a file of its own, in ``traces.db.blobs`` beside the database.
-        on_full: what happens past the journal's limit: ``"drop-and-count"`` drops records, says so once and counts them; ``"block"``
-            lets the recorded call wait for the store.
+        on_full: what happens past the journal's limit: ``"drop-and-count"`` drops records, says so once and counts
+            them; ``"block"`` lets the recorded call wait for the store.
 
     Raises:
         StoreError: the file cannot be created, is no trace database, or is a newer version's.
@@ -229,7 +229,7 @@ class LiveStore:
         self._provider.flush()
         return self._store.traces(limit)
 
-    def spans(self, query: SpanQuery = EVERY_SPAN, *, payloads: bool = False) -> Iterator[Span]:
+    def spans(self, query: SpanQuery = EVERY_SPAN, *, payloads: bool = False) -> Generator[Span, None, None]:
         """Yield stored spans (see `TraceStore.spans`)."""
         self._provider.flush()
         return self._store.spans(query, payloads=payloads)
@@ -268,7 +268,8 @@ def configure(
             rules find (docs/redaction.md), False nothing; a function is called with every text that is left, and
             returns the text to record.
         redact_keys: further names whose values are secrets, such as ``"badge_number"``.
-        redact_keep: names, or paths of names such as ``"config.session_token"``, whose values are recorded all the same.
+        redact_keep: names, or paths of names such as ``"config.session_token"``, whose values are recorded all the
+            same.
 
     Returns:
         The default provider from now on. An earlier default is flushed.

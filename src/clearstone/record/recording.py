@@ -84,7 +84,9 @@ class Recording:
             flags, above = (layout.TOP, 0) if parent is None else (parent.inherited, parent.number)
             call.start_ns = start_ns = time_ns()
             record = (
-                _pack_start(1, form, flags, use.number, number, above, call.trace, start_ns, number & 0xFFFFFFFF, len(data))
+                _pack_start(
+                    1, form, flags, use.number, number, above, call.trace, start_ns, number & 0xFFFFFFFF, len(data)
+                )
                 + data
             )
             self._append(record + parts if parts else record)
@@ -105,7 +107,8 @@ class Recording:
         row = SiteRow(site.key, site.name, site.span_type, site.replay, "INTERNAL", tracer.name, tracer.version)
         number = tracer.journal.site_number(row)
         part = b"" if number else layout.named_site_part(row)
-        use = self._uses[site.key] = SiteInUse(site, number, part, active())
+        use = SiteInUse(site, number, part, active())
+        self._uses[site.key] = use
         return use
 
 
@@ -139,7 +142,7 @@ class RecordedCall(LiveSpan):
     watch: effects.Watch | None = None
     """Of a call bound to an object: what is compared at its end."""
 
-    __init__ = object.__init__  # type: ignore[assignment]  # `Recording.begin` sets what there is
+    __init__ = object.__init__  # `Recording.begin` sets what there is
 
     @property
     def site(self) -> Site:  # type: ignore[override]  # a hand-written span has none
@@ -246,7 +249,11 @@ class RecordedCall(LiveSpan):
                 and not self.events
             ):
                 self.output = form, data
-                outcome, status, parts = self._outcome_code(), layout.STATUSES.index(self.status.code), self._end_parts()
+                outcome, status, parts = (
+                    self._outcome_code(),
+                    layout.STATUSES.index(self.status.code),
+                    self._end_parts(),
+                )
             record = _pack_end(2, form, outcome, status, number, end_ns, len(data)) + data
             tracer.append(record + parts if parts else record)
         except Exception as error:

@@ -94,7 +94,6 @@ class Tracer:
         span.set_attributes(attributes)
         return span
 
-
     def fitting(self, form: int, data: bytes) -> Encoded:
         """Return a payload as the journal takes it: one beyond the limit stands in a file and is named."""
         return self.aside(form, data) if len(data) > self.payload_limit else (form, data)

@@ -66,7 +66,9 @@ class Writer:
 
     def _reset(self) -> None:
         self._assembler = Assembler(self.journal.process)
-        self._bell = threading.Lock()  # locked: silent. Released by whoever wakes; safe in signal handlers, as no Event is
+        self._bell = (
+            threading.Lock()
+        )  # locked: silent. Released by whoever wakes; safe in signal handlers, as no Event is
         self._bell.acquire()
         self._progress = threading.Condition()
         self._one_at_a_time = threading.RLock()

@@ -219,7 +219,23 @@ class Collected:
     bytes: int = 0
 
 
-class TraceStore(Protocol):
+class TraceReader(Protocol):
+    """Gives spans back by trace: a store, or a provider's view of one."""
+
+    def get_trace(self, trace_id: str) -> Trace:
+        """Return every span of one trace (see `TraceStore.get_trace`)."""
+
+    def spans(self, query: SpanQuery = EVERY_SPAN, *, payloads: bool = False) -> Generator[Span, None, None]:
+        """Yield the spans a query asks for (see `TraceStore.spans`)."""
+
+    def traces(self, limit: int | None = None) -> list[TraceSummary]:
+        """Return summaries, newest first (see `TraceStore.traces`)."""
+
+    def find(self, reference: str) -> str:
+        """Return the trace id that `reference` means (see `TraceStore.find`)."""
+
+
+class TraceStore(TraceReader, Protocol):
     """Keeps spans by trace."""
 
     def apply(self, batch: Batch) -> None:

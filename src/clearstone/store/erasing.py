@@ -15,7 +15,7 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from clearstone.errors import StoreError, TraceNotFoundError
 from clearstone.span import StatusCode

@@ -304,6 +304,7 @@ def _free_pages(db: sqlite3.Connection) -> bool:
 PAGES_AT_ONCE = 1000
 INCREMENTAL = 2
 
+
 def _keep(db: sqlite3.Connection, kind: int, base: int | None, data: bytes, number: int) -> None:
     if db.execute(_PACK, (kind, base, number)).rowcount:
         db.execute("DELETE FROM raw_data WHERE id = ?", (number,))
