@@ -65,9 +65,9 @@ class _Object:
             self._weak, self._held = None, instance
         self.part = layout.text_part(layout.INSTANCE, self.text)
 
-    def _forget(self, _: object) -> None:
-        if _objects.get(self.key) is self:
-            _objects.pop(self.key, None)
+    def _forget(self, _: object, known: dict[int, Any] = _objects) -> None:  # at shutdown the module's names are gone
+        if known.get(self.key) is self:
+            known.pop(self.key, None)
 
     def is_of(self, instance: Any) -> bool:
         return instance is (self._held if self._weak is None else self._weak())
