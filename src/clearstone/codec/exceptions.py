@@ -227,17 +227,22 @@ def _only_picklable(data: ExceptionData | Again) -> ExceptionData | Again:
     )
 
 
-def or_described(value: Any) -> Any:
+LEVELS = 5
+"""So deep a value is looked into for the members that do not pickle; what is nested deeper is described as a whole."""
+
+
+def or_described(value: Any, levels: int = LEVELS) -> Any:
     """Return `value`, or its description where it does not pickle."""
-    if isinstance(value, ExceptionData):
+    kind = type(value)
+    if issubclass(kind, ExceptionData):  # not isinstance: it asks the value for its `__class__`
         return _only_picklable(value)
     if payload.dump(value).codec != "stand-in":
         return value
-    if type(value) in {list, tuple}:
-        return type(value)(or_described(item) for item in value)
-    if type(value) is dict:
-        return {key: or_described(item) for key, item in value.items()}
-    return Unpicklable(type_name(type(value)), redact.active().shown(payload.safe_repr(value)))
+    if levels and kind in {list, tuple}:
+        return kind(or_described(item, levels - 1) for item in value)
+    if levels and kind is dict:
+        return {key: or_described(item, levels - 1) for key, item in value.items()}
+    return Unpicklable(type_name(kind), redact.active().shown(payload.safe_repr(value)))
 
 
 # --- making ----------------------------------------------------------------------------------------------------------

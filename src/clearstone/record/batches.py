@@ -12,7 +12,8 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
-from clearstone.record import layout
+from clearstone.errors import UnstorableSpanError
+from clearstone.record import faults, layout
 from clearstone.record.layout import Chunk, End, SiteDefinition, Start
 from clearstone.store.base import Batch, ChunkRow, EndRow, SiteRow, SpanRow
 from clearstone.store.rows import ended
@@ -20,7 +21,7 @@ from clearstone.store.rows import ended
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from clearstone.store.base import ProcessRow, RawPayload
+    from clearstone.store.base import ProcessRow, RawPayload, TraceStore
 
 UNKNOWN_SITE = SiteRow("", "?", "", "run", "INTERNAL", "", "")
 """Where the definition of a site number is lost."""
@@ -28,16 +29,42 @@ UNKNOWN_SITE = SiteRow("", "?", "", "run", "INTERNAL", "", "")
 NOT_FAILED = (None, None, None, None)
 COMPLETE = True
 
+HOPELESS = (UnstorableSpanError, ValueError, TypeError, LookupError, RecursionError)
+"""What is raised again at the next attempt: by a store for a row it cannot take, by us for a record we cannot read."""
+
+
+def store_records(store: TraceStore, assembler: Assembler, records: list[bytes]) -> None:
+    """Apply records as one batch; one that cannot be stored costs itself alone, which is counted and said.
+
+    Args:
+        store: where they go.
+        assembler: of the process that wrote them.
+        records: in the order it wrote them.
+
+    Raises:
+        Exception: whatever else `store` raises: it takes nothing now. A part may be stored.
+    """
+    try:
+        store.apply(assembler.batch(records))
+    except HOPELESS as error:
+        if len(records) == 1:
+            faults.report("storing a record", error)
+            return
+        for record in records:
+            store_records(store, assembler, [record])
+
 
 class Assembler:
     """Makes batches of one process's records.
 
     Args:
         process: whose they are.
+        trusted: whether this machine wrote them (see `clearstone.store.base.Batch`).
     """
 
-    def __init__(self, process: ProcessRow) -> None:
+    def __init__(self, process: ProcessRow, *, trusted: bool = True) -> None:
         self.process = process
+        self.trusted = trusted
         self._sites: dict[int, SiteRow] = {}
 
     def batch(self, records: Iterable[bytes]) -> Batch:
@@ -49,7 +76,7 @@ class Assembler:
         making = _Making(self._sites)
         for record in records:
             making.take(layout.read(record))
-        return making.batch(self.process)
+        return making.batch(self.process, self.trusted)
 
 
 class _Making:
@@ -71,7 +98,7 @@ class _Making:
         elif kind is End:
             self._end(record)  # type: ignore[arg-type]  # an End
         elif kind is Chunk:
-            self._chunks.append(ChunkRow(*record))  # type: ignore[arg-type]  # the same fields
+            self._chunks.append(ChunkRow(*record))
         elif kind is SiteDefinition:
             self._known[record.number] = record.row  # type: ignore[union-attr]  # a SiteDefinition
 
@@ -84,9 +111,9 @@ class _Making:
         else:
             self._spans.append(self._plain_span(start, end))
 
-    def batch(self, process: ProcessRow) -> Batch:
+    def batch(self, process: ProcessRow, trusted: bool) -> Batch:
         still_open = [self._span(start, None) for start in self._open.values()]
-        return Batch(process, self._sites, [*self._spans, *still_open], self._ends, self._chunks)
+        return Batch(process, self._sites, [*self._spans, *still_open], self._ends, self._chunks, trusted)
 
     def _span(self, start: Start, end: End | None) -> SpanRow:
         site = self._indexes.get(start.site) if start.site else None
@@ -135,17 +162,19 @@ def _end_row(end: End) -> EndRow:
     failure = _failure(parts[layout.FAILURE]) if layout.FAILURE in parts else NOT_FAILED
     error, effects = parts.get(layout.ERROR), parts.get(layout.EFFECTS)
     attributes, events = _text(parts, layout.ATTRIBUTES), _text(parts, layout.EVENTS)
+    kind, message, trace, place = failure
     return EndRow(
-        span, end_ns, status, status_text, outcome, complete, attributes, events, *failure, output, error, effects,
-        parts.get(layout.INPUT),
+        span, end_ns, status, status_text, outcome, complete, attributes, events, kind, message, trace, place,
+        output, error, effects, parts.get(layout.INPUT),
     )  # fmt: skip
 
 
 def _failure(part: RawPayload) -> tuple[str, str, str, str]:
     """JSON escapes half a surrogate pair, which is no valid UTF-8 once it is read."""
-    kind, message, trace, place = json.loads(layout.text_of(part))
-    valid = (text.encode("utf-8", "backslashreplace").decode() for text in (kind, message, trace, place))
-    return tuple(valid)  # type: ignore[return-value]  # four of four
+    kind, message, trace, place = (
+        text.encode("utf-8", "backslashreplace").decode() for text in json.loads(layout.text_of(part))
+    )
+    return kind, message, trace, place
 
 
 def _text(parts: dict[int, RawPayload], role: int) -> str | None:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import atexit
+import os
 import threading
 from collections import Counter
 
 from clearstone import notice
 
-_lock = threading.Lock()
+_lock = threading.RLock()  # reentrant: a signal handler may interrupt a report with one of its own
 _counts: Counter[str] = Counter()
 
 
@@ -24,13 +25,30 @@ def report(doing: str, error: BaseException) -> None:
         _counts[kind] += 1
         first = _counts[kind] == 1
     if first:
-        notice.say(f"{doing} failed and was skipped: {kind}: {error}")
+        notice.say(f"{doing} failed and was skipped: {kind}: {_said(error)}")
+
+
+def _said(error: BaseException) -> str:
+    try:
+        return str(error)
+    except Exception:  # an exception class of the user's
+        return "it cannot say why"
 
 
 def counts() -> dict[str, int]:
     """Return how many faults of each exception type there were in this process."""
     with _lock:
         return dict(_counts)
+
+
+def _begin_anew() -> None:
+    """In a forked child: the lock may be another thread's, which is not there."""
+    global _lock  # noqa: PLW0603 - one process, one lock
+    _lock = threading.RLock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_begin_anew)
 
 
 @atexit.register

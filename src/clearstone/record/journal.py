@@ -5,9 +5,11 @@ copies and publishes. There is no queue beside it and no system call on the way.
 same bytes, hands them to the store and releases the segment. A process that dies leaves its segments behind; the next
 opener recovers them (`record.recovery`).
 
-Invariant: a record counts when its length is written, which is the last thing written of it. Appending is safe in
-signal handlers and `__del__`: one that interrupts another append on the same thread leaves its record beside, and the
-interrupted one takes it along. A forked child starts a journal of its own.
+Invariant: a record counts when its length is written, which is the last thing written of it. Between taking the lock
+and letting go of it `append` calls no Python function, so no signal handler runs in there and none can find the lock
+taken by the thread it interrupts; where one does run after all (the next segment is being made, a debugger traces this
+file), its records are put beside, in their order, and the interrupted append takes them along. A forked child starts a
+journal of its own.
 
 Refused: a segment a thread (a file a thread, and no order among them); a queue with a writer behind it (what is in a
 queue dies with the process).
@@ -16,16 +18,18 @@ queue dies with the process).
 from __future__ import annotations
 
 import contextlib
+import itertools
 import threading
 from collections import deque
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from clearstone import notice
-from clearstone.record import layout, ownership, segments
+from clearstone.record import layout, ownership
+from clearstone.record.supply import LARGEST, Supply
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from clearstone.record.segments import Segment
@@ -33,9 +37,7 @@ if TYPE_CHECKING:
 
 OnFull = Literal["block", "drop-and-count"]
 
-SMALLEST, LARGEST = 1 << 20, 16 << 20
 DEFAULT_LIMIT = 1 << 30
-MEMORY_LIMIT = 64 << 20
 MOST_SITES = 4000
 """Beyond so many sites a start names its site itself: span names made at run time must not fill every header."""
 
@@ -44,7 +46,7 @@ ROOM_SECONDS = 0.2
 """A blocked append looks again after so long, in case the writer's word was missed."""
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Filled:
     """A segment no more is appended to: where its records begin and end."""
 
@@ -58,10 +60,14 @@ class Journal:
 
     Args:
         folder: where each process has its folder; None to keep records in memory.
+        wake: called after an append while `parked` is true, and when there is no room.
         limit: at most so many bytes of segments.
         on_full: what happens past the limit: ``"block"`` waits for the writer, ``"drop-and-count"`` drops the record.
-        wake: called after an append while `parked` is true, and when a segment is full.
+        may_wait: whether the calling thread may wait for room; where it may not, the record is dropped and counted.
     """
+
+    any_begun: ClassVar[bool] = False
+    """Whether anything was recorded in this process, or in one it was forked from."""
 
     def __init__(
         self,
@@ -69,34 +75,36 @@ class Journal:
         wake: Callable[[], None],
         limit: int = DEFAULT_LIMIT,
         on_full: OnFull = "drop-and-count",
+        may_wait: Callable[[], bool] = lambda: True,
     ) -> None:
         self.folder = folder
         self._wake = wake
-        self._limit = limit if folder is not None else min(limit, MEMORY_LIMIT)
-        self._on_full = on_full
+        self._limit = limit
+        self._blocks = on_full == "block"
+        self._may_wait = may_wait
         self._caches: list[dict[str, Any]] = []
         self._reset()
 
     def _reset(self) -> None:
         self._lock = threading.RLock()
-        self._room = threading.Event()
+        self._room = threading.Condition(self._lock)
         self.process: ProcessRow = ownership.this_process()
         self.parked = True
         self.dropped = 0
         self._busy = False
         self._late: deque[bytes] = deque()
+        self._taking_late = threading.Lock()
         # sites
         for cache in self._caches:
             cache.clear()
         self._numbers: dict[SiteRow, int] = {}
+        self._next_number = itertools.count(1)
         self.definitions: list[bytes] = []
         # segments
-        self._owned: ownership.OwnedFolder | None = None
-        self._place: segments.Place = "memory"
-        self._next_size = SMALLEST
-        self._made = self._serial = self._held = 0
-        self._spare: Segment | None = None
-        self._filled: deque[Filled] = deque()
+        self._supply = Supply(self.folder, self.process, self._limit)
+        self._failed: OSError | None = None  # why the current segment could not be written
+        self._serial = 0
+        self._filled: tuple[Filled, ...] = ()
         self._current: Segment | None = None
         self._data: Any = None
         self._lengths: Any = None
@@ -107,219 +115,295 @@ class Journal:
 
     # --- the calling thread ------------------------------------------------------------------------------------------
 
-    def append(self, record: bytes) -> None:
+    def append(self, record: bytes) -> bool:
         """Copy `record` into the journal.
 
         Args:
             record: as `clearstone.record.layout` makes them; not empty.
+
+        Returns:
+            Whether it is there; False where the journal is full and it was dropped.
         """
+        size = len(record)
         with self._lock:
-            if self._busy:  # a signal handler or __del__ between two of the lines below
+            if self._busy or self._late:
                 self._late.append(record)
-                return
-            self._busy = True
-            try:
-                at, size = self._at, len(record)
-                if at + 4 + size <= self._size or self._roll(size):
+                fits = True
+            else:
+                try:
+                    self._busy = True
                     at = self._at
-                    self._data[at + 4 : at + 4 + size] = record
-                    self._lengths[at >> 2] = size
-                    self._at = at + 4 + size + (-size & 3)
-                    kept = True
-                else:
-                    kept = False
-            finally:
-                self._busy = False
+                    after = at + 4 + size + (-size & 3)
+                    fits = after <= self._size
+                    if fits:
+                        self._data[at + 4 : at + 4 + size] = record
+                        self._lengths[at >> 2] = size
+                        self._at = after
+                except BaseException as error:  # a pwrite that fails; a debugger's user who gives up
+                    self._size = self._at  # what is there now must not pass for a record: the next is put elsewhere
+                    if not isinstance(error, OSError):
+                        raise
+                    self._failed, fits = error, False
+                finally:
+                    self._busy = False
+        if not fits:
+            return self._append_to_next(record)
         if self._late:
             self._append_late()
-        if not kept:
-            self._append_when_full(record)
         if self.parked:
             self._wake()
+        return True
 
     def _append_late(self) -> None:
-        with contextlib.suppress(IndexError):  # another thread took it
-            self.append(self._late.popleft())
+        """Append what was put beside, in its order. It cannot wait for room: it may be a signal handler's."""
+        lock = self._lock
+        with self._alone() as alone:
+            while alone and self._late and lock is self._lock:
+                record = self._late[0]
+                size, at = len(record), self._at
+                if not self._make_room(size, lock):
+                    self._late.popleft()
+                    self._drop_record()
+                    continue
+                at = self._at
+                self._data[at + 4 : at + 4 + size] = record
+                self._lengths[at >> 2] = size
+                self._at = at + 4 + size + (-size & 3)
+                self._late.popleft()
 
-    def _append_when_full(self, record: bytes) -> None:
-        if self._on_full == "block":
-            self._room.clear()
+    def _append_to_next(self, record: bytes) -> bool:
+        """The current segment has no room for `record`."""
+        lock = self._lock
+        while not self._has_room(len(record), lock):
+            if lock is not self._lock:  # forked in there, by a signal handler: the record is the parent's
+                return False
             self._wake()
-            self._room.wait(ROOM_SECONDS)
-            self.append(record)
-            return
-        self.dropped += 1
-        if self.dropped == 1:
+            if self._blocks and self._may_wait():
+                with self._room:  # lets go of the lock however often this thread has it
+                    self._room.wait(ROOM_SECONDS)
+            elif not self._has_room(len(record), lock):  # the wake may have stored something itself
+                return self._drop_record()
+        if not self.parked:
+            self._wake()
+        return self.append(record)
+
+    def _drop_record(self) -> Literal[False]:
+        with self._lock:
+            self.dropped += 1
+            first, held = self.dropped == 1, self._supply.held
+        if first:
             notice.say(
-                f"the journal is full ({self._held:,} bytes, limit {self._limit:,}) and the store does not take them; "
-                f"records are dropped and counted from now on. Mend the store, or raise journal_limit."
+                f"the journal is full ({held:,} bytes) and the store does not take them; records are dropped and "
+                f"counted from now on. Mend the store, or raise journal_limit ({self._limit:,})."
             )
+        return False
 
     def site_number(self, row: SiteRow) -> int:
-        """Return the number that stands for `row` in this journal; `NO_SITE` when there are too many already."""
+        """Return the number that stands for `row` in this journal; `NO_SITE` when there are too many, or no room."""
         number = self._numbers.get(row)
-        if number is not None:
-            return number
-        with self._lock:
-            number = self._numbers.get(row)
-            if number is None:
-                if len(self._numbers) >= MOST_SITES:
-                    return NO_SITE
-                number = len(self._numbers) + 1
-                definition = layout.site_record(number, row)
-                self._numbers[row] = number
-                self.definitions.append(definition)
-                self.append(definition)
+        if number is None:
+            with self._lock:
+                number = self._numbers.get(row) or self._define(row)
+        return number
+
+    def _define(self, row: SiteRow) -> int:
+        if len(self._numbers) >= MOST_SITES:
+            return NO_SITE
+        number = next(self._next_number)
+        definition = layout.site_record(number, row)
+        if not self.append(definition):
+            return NO_SITE
+        self.definitions.append(definition)
+        self._numbers[row] = number
         return number
 
     def number_cache(self) -> dict[str, Any]:
         """Return an empty dict for site numbers, which is emptied when they begin anew, in a forked child."""
-        self._caches.append(cache := {})
+        cache: dict[str, Any] = {}
+        self._caches.append(cache)
         return cache
+
+    @property
+    def begun(self) -> bool:
+        """Whether anything was ever appended in this process."""
+        return self._serial > 0
 
     @property
     def appended(self) -> int:
         """How many bytes were appended in all; compare with `stored`."""
+        if self._late:
+            self._append_late()
         with self._lock:
             return self._before + self._at - self._begin
 
-    # --- segments, with the lock held --------------------------------------------------------------------------------
+    @contextlib.contextmanager
+    def _alone(self) -> Iterator[bool]:
+        """Hold the lock; what a signal handler of this thread appends meanwhile is put beside.
 
-    def _roll(self, size: int) -> bool:
+        Gives whether this thread was in no such place already.
+        """
+        with self._lock:
+            before, self._busy = self._busy, True
+            try:
+                yield not before
+            finally:
+                self._busy = before
+
+    def _has_room(self, size: int, lock: Any) -> bool:
         """Make room for a record of `size` bytes; False where that is not possible."""
-        header = layout.header(self.process, self._serial, self.definitions)
-        needed = len(header) + 4 + size + 3
-        segment, self._spare = self._spare, None
-        if segment is None or segment.size < needed:
-            wanted = self._next_size
-            while wanted < needed:
-                wanted *= 2
-            made = self._make(wanted)
-            if made is None:
-                self._spare = segment
-                return False
-            if segment is not None:
-                self._drop(segment)
-            segment = made
-        if self._current is not None:
-            self._filled.append(Filled(self._current, self._begin, self._at))
-            self._before += self._at - self._begin
-            self._next_size = min(self._next_size * 2, LARGEST)
-        else:
-            self._read = len(header)
-        segment.data[0 : len(header)] = header
-        self._current, self._size, self._data, self._lengths = segment, segment.size, segment.data, segment.lengths
-        self._begin = self._at = len(header)
-        self._serial += 1
-        if not self.parked:
-            self._wake()
+        with self._alone() as alone:
+            return not alone or self._make_room(size, lock)  # else it will be put beside
+
+    def _make_room(self, size: int, lock: Any) -> bool:
+        if self._at + 4 + size + 3 <= self._size:
+            return True  # another thread was faster
+        about = layout.about(self.process, self._serial)
+        needed = len(layout.header(about, layout.NO_PROOF, self.definitions)) + 4 + size + 3
+        begun = self._begun(needed, about)
+        if begun is None and lock is self._lock and self._let_go_of_current():
+            begun = self._begun(needed, about)
+        if begun is None or lock is not self._lock:
+            return False
+        filled = [Filled(self._current, self._begin, self._at)] if self._current is not None else []
+        self._go_on_in(*begun, (*self._filled, *filled))
         return True
 
-    def _make(self, size: int) -> Segment | None:
-        if self._held + size > self._limit:
-            return None
-        try:
-            segment = self._make_in_file(size)
-        except OSError as error:
-            if self._held + size > MEMORY_LIMIT:
-                return None
-            if self._place != "memory":
-                notice.say(f"no journal can be kept in {self.folder} ({error}): records wait in memory")
-            self._place = "memory"
-            segment = segments.in_memory(size)
-        self._held += size
-        return segment
+    def _let_go_of_current(self) -> bool:
+        """At the limit: give up the current segment, if all of it is stored."""
+        segment = self._current
+        if segment is None or self._filled or self._read < self._at:
+            return False
+        self._before += self._at - self._begin
+        self._current = self._data = self._lengths = None
+        self._begin = self._at = self._size = self._read = 0
+        self._supply.let_go(segment)
+        return True
 
-    def _make_in_file(self, size: int) -> Segment:
-        if self.folder is None:
-            return segments.in_memory(size)
-        if self._owned is None or not self._owned.path.exists():
-            if self._owned is not None:
-                self._owned.forget()
-            self._place = segments.place_for(self.folder)
-            self._owned = ownership.OwnedFolder(self.folder, f"{self.process.token}.{self._made}")
-        self._made += 1
-        path = self._owned.path / f"{self._made:08d}{ownership.SEGMENT_SUFFIX}"
-        return segments.in_file(path, size, segments.place_for(self.folder))
+    def _begun(self, needed: int, about: bytes) -> tuple[Segment, int] | None:
+        """Return a segment with its header, and where its records begin; None where there is no room for another."""
+        failed, self._failed = self._failed, None
+        while (segment := self._supply.segment(needed, failed)) is not None:
+            try:
+                proof = ownership.proof(about, segment.inode) if segment.path is not None else layout.NO_PROOF
+                header = layout.header(about, proof, self.definitions)
+                segment.data[0 : len(header)] = header
+            except OSError as error:
+                self._discard(segment)
+                failed = error
+            except BaseException:
+                self._discard(segment)
+                raise
+            else:
+                return segment, len(header)
+        return None
 
-    def _drop(self, segment: Segment) -> None:
-        self._held -= segment.size
-        with contextlib.suppress(OSError):  # its folder is gone, or read-only by now
-            segment.remove()
+    def _discard(self, segment: Segment) -> None:
+        if segment is self._supply.spare:
+            self._supply.spare = None
+        self._supply.let_go(segment)
+
+    def _go_on_in(self, segment: Segment, begin: int, filled: tuple[Filled, ...]) -> None:
+        """Make `segment` the current one. Nothing is called in here, so that all of it happens or none."""
+        supply = self._supply
+        if self._current is None:
+            self._read = begin
+        else:
+            self._before += self._at - self._begin
+            supply.next_size = supply.next_size * 2 if supply.next_size < LARGEST else LARGEST
+        if segment is supply.spare:
+            supply.spare = None
+        self._filled = filled
+        self._current = segment
+        self._data = segment.data
+        self._lengths = segment.lengths
+        self._begin = self._at = begin
+        self._size = segment.size
+        self._serial += 1
+        Journal.any_begun = True
 
     # --- the writer --------------------------------------------------------------------------------------------------
 
     def unread(self, most: int) -> bytes:
-        """Return the oldest bytes that are not stored, at most `most` (more where one record is longer)."""
+        """Return the oldest bytes that are not stored, at most `most` (more where one record is longer).
+
+        Only one thread at a time may read and advance; the bytes are copied while others append.
+        """
         with self._lock:
             if self._current is None:
                 return b""
-            segment, end = self._oldest()
+            oldest = self._filled[0] if self._filled else Filled(self._current, self._begin, self._at)
             start = self._read
-            data = segment.read(start, min(end, start + most))
-            if len(data) == most and not next(layout.records(data), b""):
-                data = segment.read(start, end)
-            return data
-
-    def _oldest(self) -> tuple[Segment, int]:
-        if self._filled:
-            return self._filled[0].segment, self._filled[0].end
-        assert self._current is not None  # noqa: S101 - asked by callers that checked
-        return self._current, self._at
+        if start >= oldest.end:
+            return b""
+        data = oldest.segment.read(start, min(oldest.end, start + most))
+        if len(data) == most and not next(layout.records(data), b""):
+            data = oldest.segment.read(start, oldest.end)
+        return data
 
     def advance(self, size: int) -> None:
         """The first `size` bytes of `unread` are stored; a segment all of which is stored is released."""
-        with self._lock:
+        released = None
+        with self._alone():
             self._read += size
             self.stored += size
-            released = None
             if self._filled and self._read >= self._filled[0].end:
-                released = self._filled.popleft().segment
+                released = self._filled[0].segment
+                self._filled = self._filled[1:]
                 self._read = self._filled[0].begin if self._filled else self._begin
         if released is not None:
             self._recycle(released)
-        self._room.set()
+        with self._room:
+            self._room.notify_all()
 
     def _recycle(self, segment: Segment) -> None:
-        if self._spare is None and segment.size == self._next_size:
+        if self._supply.is_reusable(segment):
             segment.clear()
-            with self._lock:
-                if self._spare is None:
-                    self._spare = segment
-                    return
-        with self._lock:
-            self._drop(segment)
+            self._keep(segment)
+        else:
+            with self._alone():
+                self._supply.let_go(segment)
+
+    def _keep(self, segment: Segment) -> None:
+        """Have it as the spare, unless there is one, or the journal was closed meanwhile."""
+        with self._alone():
+            if self._supply.spare is None and self._current is not None:
+                self._supply.spare = segment
+            else:
+                self._supply.let_go(segment)
 
     def keep_spare(self) -> None:
-        """Have a segment ready before the current one is full."""
-        with self._lock:
-            if self._spare is None and self._current is not None and self._at * 2 > self._size:
-                self._spare = self._make(self._next_size)
+        """Have a segment ready before the current one is full; the callers go on meanwhile."""
+        with self._alone():
+            reserved = self._supply.reserve() if self._at * 2 > self._size else None
+        if reserved is None:
+            return
+        made = self._supply.make(*reserved)
+        if made is not None:
+            self._keep(made)
+        else:
+            with self._alone():
+                self._supply.held -= reserved[1]
 
     def unstored(self) -> list[bytes]:
         """Return all records that are not stored."""
         with self._lock:
             if self._current is None:
                 return []
-            begins = [self._read, *(each.begin for each in list(self._filled)[1:])]
-            found = [each.segment.read(begin, each.end) for each, begin in zip(self._filled, begins, strict=False)]
-            found.append(self._current.read(self._begin if self._filled else self._read, self._at))
+            parts = [*self._filled, Filled(self._current, self._begin, self._at)]
+            begins = [self._read, *(each.begin for each in parts[1:])]
+            found = [each.segment.read(begin, each.end) for each, begin in zip(parts, begins, strict=True)]
         return [record for data in found for record in layout.records(data)]
 
     def close(self) -> None:
         """Let go of segments that are stored, and of the folder; appending again begins anew."""
-        with self._lock:
-            if self._current is None or self.stored < self._before + self._at - self._begin:
+        with self._alone() as alone:
+            if not alone or self._current is None or self.stored < self._before + self._at - self._begin:
                 return  # what is not stored stays on disk for the next opener, whoever that is
-            for segment in (self._current, self._spare):
-                if segment is not None:
-                    self._drop(segment)
-            self._before, self._current, self._spare = self.stored, None, None
-            self._data = self._lengths = None
-            self._begin = self._at = self._size = 0
-            if self._owned is not None:
-                self._owned.release()
-                self._owned = None
+            for each in self._filled:
+                self._supply.let_go(each.segment)
+            self._filled, self._read = (), self._at
+            self._let_go_of_current()
+            self._supply.close()
 
     # --- fork --------------------------------------------------------------------------------------------------------
 
@@ -333,7 +417,5 @@ class Journal:
 
     def after_fork_in_child(self) -> None:
         """Leave the parent's segments and lock to the parent."""
-        owned = self._owned
+        self._supply.forget()
         self._reset()
-        if owned is not None:
-            owned.forget()

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 MAGIC = b"CLSJRNL1"
 LENGTH = Struct("=I")  # as the machine has it: a journal never leaves it
+PROOF_SIZE = 16
+NO_PROOF = bytes(PROOF_SIZE)
 ALIGNMENT = 4
 
 START_KIND, END_KIND, CHUNK_KIND, SITE_KIND = 1, 2, 3, 4
@@ -49,6 +51,9 @@ PART = Struct("<BBI")  # role, form, size
 
 INSTANCE, ATTRIBUTES, EVENTS, FAILURE, ERROR, EFFECTS, NAMED_SITE, STATUS_TEXT, INPUT = range(1, 10)
 """Roles of the parts that may follow the first payload of a start or an end."""
+
+JSON = (ATTRIBUTES, EVENTS, FAILURE, NAMED_SITE)
+TEXTS = (*JSON, INSTANCE, STATUS_TEXT)
 
 
 class Start(NamedTuple):
@@ -137,35 +142,60 @@ def _valid(texts: Iterable[str]) -> list[str]:
     return [text.encode("utf-8", "backslashreplace").decode() for text in texts]
 
 
-def header(process: ProcessRow, serial: int, sites: Iterable[bytes]) -> bytes:
-    """Return the beginning of a segment: who writes it, which in a row it is, and the sites known so far.
+class Header(NamedTuple):
+    """The beginning of a segment as it was read.
 
     Args:
-        process: the writing process.
-        serial: counts the segments of this process.
-        sites: records that define them.
+        process: who wrote the segment.
+        serial: which in a row it is.
+        begin: where its records begin.
+        about: the bytes that say so.
+        proof: what should prove that this machine wrote them (see `clearstone.record.ownership.proof`).
     """
-    about = json.dumps({"process": process, "serial": serial}).encode()
-    parts = [MAGIC, LENGTH.pack(len(about)), about, bytes(-len(about) % ALIGNMENT)]
+
+    process: ProcessRow
+    serial: int
+    begin: int
+    about: bytes
+    proof: bytes
+
+
+def about(process: ProcessRow, serial: int) -> bytes:
+    """Return what a header says: who writes the segment, and which in a row it is."""
+    return json.dumps({"process": process, "serial": serial}).encode()
+
+
+def header(about: bytes, proof: bytes, sites: Iterable[bytes]) -> bytes:
+    """Return the beginning of a segment.
+
+    Args:
+        about: see above.
+        proof: 16 bytes.
+        sites: records that define the sites known so far.
+    """
+    parts = [MAGIC, proof, LENGTH.pack(len(about)), about, bytes(-len(about) % ALIGNMENT)]
     for record in sites:
         parts += (LENGTH.pack(len(record)), record, bytes(-len(record) % ALIGNMENT))
     return b"".join(parts)
 
 
-def read_header(data: bytes) -> tuple[ProcessRow, int, int] | None:
-    """Return who wrote a segment, its serial, and where its records begin; None where it was never begun.
+def read_header(data: bytes) -> Header | None:
+    """Return what the beginning of a segment says; None where it was never begun, or cannot be read.
 
     Args:
         data: the segment's bytes, from the first.
     """
-    start = len(MAGIC) + LENGTH.size
-    if data[: len(MAGIC)] != MAGIC:
+    start = len(MAGIC) + PROOF_SIZE + LENGTH.size
+    if data[: len(MAGIC)] != MAGIC or len(data) < start:
         return None
-    (size,) = LENGTH.unpack_from(data, len(MAGIC))
+    (size,) = LENGTH.unpack_from(data, start - LENGTH.size)
+    about, proof = data[start : start + size], data[len(MAGIC) : start - LENGTH.size]
     try:
-        about = json.loads(data[start : start + size])
-        return ProcessRow(*about["process"]), int(about["serial"]), start + size + -size % ALIGNMENT
-    except (ValueError, TypeError, KeyError):
+        found = json.loads(about)
+        token, pid, host, boot_id, started_ns = found["process"]
+        process = ProcessRow(str(token), int(pid), str(host), str(boot_id), int(started_ns))
+        return Header(process, int(found["serial"]), start + size + -size % ALIGNMENT, about, proof)
+    except (ValueError, TypeError, KeyError, OverflowError, RecursionError):
         return None
 
 
@@ -221,7 +251,9 @@ def _end(record: bytes) -> End:
 
 def _chunk(record: bytes) -> Chunk:
     _, form, _, number, span, at_ns, size = CHUNK.unpack_from(record)
-    return Chunk(span, number, at_ns, RawPayload(form, record[CHUNK.size : CHUNK.size + size]))
+    if CHUNK.size + size != len(record):
+        raise ValueError("a journal record that cannot be read: its chunk has another size")
+    return Chunk(span, number, at_ns, RawPayload(form, record[CHUNK.size :]))
 
 
 def _site(record: bytes) -> SiteDefinition:
@@ -236,7 +268,10 @@ def _parts(record: bytes, at: int) -> dict[int, RawPayload]:
         at += PART.size
         found[role] = RawPayload(form, record[at : at + size])
         at += size
+    if at != len(record):
+        raise ValueError("a journal record that cannot be read: a part ends beyond it")
     return found
 
 
 _READERS = {START_KIND: _start, END_KIND: _end, CHUNK_KIND: _chunk, SITE_KIND: _site}
+KINDS = frozenset(_READERS)

@@ -21,7 +21,7 @@ from clearstone import home, notice, processes, run
 from clearstone.codec import redact as redaction
 from clearstone.errors import ConfigurationError, StoreError, TraceNotFoundError
 from clearstone.record import faults
-from clearstone.record.journal import DEFAULT_LIMIT
+from clearstone.record.journal import DEFAULT_LIMIT, Journal
 from clearstone.record.recording import Recording
 from clearstone.record.recovery import journal_folder, recover
 from clearstone.record.tracer import RemoteSpan, Tracer
@@ -343,9 +343,9 @@ def _provider_of(database: Path | None) -> TracerProvider | None:
 
 def _say_nothing_was_recorded() -> None:
     """A program that asked for records and has none is told so; a replay or a child process has none on purpose."""
-    if processes.is_child():
+    if processes.is_child() or run.was_overridden() or run.is_disabled():
         return
-    if _default is not None and not _default.journal.appended and not run.was_overridden() and not run.is_disabled():
+    if _default is not None and not Journal.any_begun:
         notice.say("this run recorded no call: is anything decorated with @traced or @checkpointable called in it?")
 
 

@@ -1,28 +1,48 @@
 """Journals of dead processes: what they hold goes into the store.
 
 Idea: whoever opens a store looks for journal folders whose owner is dead, applies their records and removes them. A
-span that started and never ended is then marked interrupted.
+span that started and never ended is then marked interrupted. A segment that this machine's key does not vouch for (a
+copy, a clone, another user's) is stored all the same, for reading; its payloads get names that prove nothing, so no
+replay loads them unasked.
 
 Invariant: recovering twice, or after the dead process had stored a part, changes nothing (`TraceStore.apply` is
-idempotent). A folder is removed only after the store has taken all of it; two openers never work on one.
+idempotent). A folder is removed only after the store has taken all of it; two openers never work on one. Damage costs
+the records it hits: a folder that cannot be recovered stays, and does not keep others from it.
 """
 
 from __future__ import annotations
 
 import contextlib
-import shutil
+import json
+import os
+import stat
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from clearstone.codec import payload
 from clearstone.errors import StoreError
 from clearstone.record import faults, layout, ownership
-from clearstone.record.batches import Assembler
+from clearstone.record.batches import NOT_FAILED, Assembler, store_records
+from clearstone.span import BLOB, CODEC_MASK, SpanKind
+from clearstone.store.base import ProcessRow, RawPayload, SiteRow
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from clearstone.store.base import TraceStore
 
 MOST_RECORDS = 2000
+HEAD_SIZE = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """A segment's file."""
+
+    path: Path
+    inode: int
+    header: layout.Header
 
 
 def journal_folder(database: Path) -> Path:
@@ -45,60 +65,122 @@ def recover(store: TraceStore, folder: Path) -> int:
     """
     interrupted = 0
     for orphan in ownership.orphans(folder):
-        interrupted += _recover_one(store, orphan)
-        shutil.rmtree(orphan, ignore_errors=True)
+        try:
+            interrupted += _recover_one(store, orphan)
+        except StoreError:
+            raise
+        except Exception as error:  # what is in there may be anything
+            faults.report(f"recovering {orphan}", error)
+        else:
+            ownership.remove(orphan)
     with contextlib.suppress(OSError):
         folder.rmdir()  # only when it is empty
     return interrupted
 
 
 def _recover_one(store: TraceStore, folder: Path) -> int:
-    tokens = {folder.name.rpartition(".")[0]: None}
-    assembler: Assembler | None = None
-    for _, path in sorted(_serials(folder)):
-        data = path.read_bytes()
-        head = layout.read_header(data)
-        if head is None:
-            continue
-        process, _, begin = head
-        tokens[process.token] = None
-        if assembler is None:
-            assembler = Assembler(process)
-        _apply(store, assembler, data[begin:])
+    owner = folder.name.rpartition(".")[0]
+    tokens = {owner}
+    assemblers: dict[bool, Assembler] = {}
+    for found in sorted(_segments(folder, owner), key=lambda each: each.header.serial):
+        tokens.add(found.header.process.token)
+        trusted = ownership.proves(found.header, found.inode)
+        if trusted not in assemblers:
+            assemblers[trusted] = Assembler(found.header.process, trusted=trusted)
+        for records in _batches(found.path.read_bytes(), found.header.begin):
+            store_records(store, assemblers[trusted], records)
     return sum(store.interrupt(token) for token in tokens)
 
 
-def _serials(folder: Path) -> list[tuple[int, Path]]:
-    found = []
+def _segments(folder: Path, owner: str) -> Iterator[_Found]:
     for path in folder.glob(f"*{ownership.SEGMENT_SUFFIX}"):
-        with contextlib.suppress(OSError), path.open("rb") as file:
-            head = layout.read_header(file.read(4096))
-            if head is not None:
-                found.append((head[1], path))
-    return found
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+        with os.fdopen(descriptor, "rb") as file:
+            status = os.fstat(descriptor)
+            head = file.read(HEAD_SIZE) if stat.S_ISREG(status.st_mode) else b""
+        if any(head):
+            yield _Found(path, status.st_ino, layout.read_header(head) or _damaged(head, owner))
 
 
-def _apply(store: TraceStore, assembler: Assembler, data: bytes) -> None:
-    at = 0
-    while True:
-        records, size = layout.cut(data[at : at + (8 << 20)] or b"", MOST_RECORDS)
-        if not records:
-            records, size = layout.cut(data[at:], 1)  # one record longer than a piece
-        if not records:
+def _damaged(head: bytes, owner: str) -> layout.Header:
+    """What is known of a segment whose header cannot be read: whose folder it is in, and where records may begin."""
+    begin = next((at for at in range(0, len(head), layout.ALIGNMENT) if _is_record(head, at)), len(head))
+    return layout.Header(ProcessRow(owner, 0, "", "", 0), 0, begin, b"", layout.NO_PROOF)
+
+
+def _batches(data: bytes, begin: int) -> Iterator[list[bytes]]:
+    """Yield the records of a segment, some at a time."""
+    batch: list[bytes] = []
+    for record in _records(data, begin):
+        batch.append(record)
+        if len(batch) >= MOST_RECORDS:
+            yield batch
+            batch = []
+    if batch:
+        yield batch
+
+
+def _records(data: bytes, begin: int) -> Iterator[bytes]:
+    """Yield what can be read as records, up to the first place where none was published.
+
+    What follows a length of 0 may be half a record. After a place that is damaged the next that can be read is looked
+    for.
+    """
+    at, lost = begin, False
+    end = len(data.rstrip(b"\0"))
+    while at + layout.LENGTH.size <= end:
+        (length,) = layout.LENGTH.unpack_from(data, at)
+        if not length and not lost:
             return
-        at += size
-        try:
-            store.apply(assembler.batch(records))
-        except (StoreError, ValueError):
-            _apply_each(store, assembler, records)
+        if _is_record(data, at):
+            lost = False
+            at += layout.LENGTH.size
+            yield data[at : at + length]
+            at += length + -length % layout.ALIGNMENT
+        else:
+            lost = True
+            at += layout.ALIGNMENT
 
 
-def _apply_each(store: TraceStore, assembler: Assembler, records: list[bytes]) -> None:
-    """A record that cannot be stored costs itself alone; a store that takes nothing stops the recovery."""
-    from clearstone.errors import UnstorableSpanError
+def _is_record(data: bytes, at: int) -> bool:
+    """Whether a whole record is at `at` that can be read."""
+    (length,) = layout.LENGTH.unpack_from(data, at)
+    start = at + layout.LENGTH.size
+    if not 0 < length <= len(data) - start or data[start] not in layout.KINDS:
+        return False
+    try:
+        return _is_sound(layout.read(data[start : start + length]))
+    except (ValueError, TypeError, LookupError, RecursionError):
+        return False
 
-    for record in records:
-        try:
-            store.apply(assembler.batch([record]))
-        except (UnstorableSpanError, ValueError) as error:
-            faults.report("recovering a record", error)
+
+def _is_sound(record: layout.Record) -> bool:
+    """Whether a store can give back what the record says: one that makes no span would cost its whole trace."""
+    if isinstance(record, layout.SiteDefinition):
+        return _is_site(record.row)
+    if isinstance(record, layout.Chunk):
+        return _is_payload(record.value)
+    given = record.input if isinstance(record, layout.Start) else record.output
+    parts = record.parts
+    held = [given, *(parts.get(role) for role in (layout.INPUT, layout.ERROR, layout.EFFECTS))]
+    texts = {role: layout.text_of(parts[role]) for role in layout.TEXTS if role in parts}
+    told = {role: json.loads(text) for role, text in texts.items() if role in layout.JSON}
+    return (
+        all(raw is None or _is_payload(raw) for raw in held)
+        and isinstance(told.get(layout.ATTRIBUTES, {}), dict)
+        and all({"name", "at_ns", "attributes"} == set(event) for event in told.get(layout.EVENTS, []))
+        and all(text is None or isinstance(text, str) for text in told.get(layout.FAILURE, []))
+        and len(told.get(layout.FAILURE, NOT_FAILED)) == len(NOT_FAILED)
+        and (layout.NAMED_SITE not in told or _is_site(SiteRow(*told[layout.NAMED_SITE])))
+    )
+
+
+def _is_payload(raw: RawPayload) -> bool:
+    """Whether its bytes are arranged as its form says. Raises `ValueError` or `LookupError` where they are not."""
+    form = raw.form & CODEC_MASK if raw.form & BLOB else raw.form
+    payload.of_raw(form, raw.data)
+    return True
+
+
+def _is_site(row: SiteRow) -> bool:
+    return all(isinstance(text, str) for text in row) and row.kind in set(SpanKind) and row.replay in {"serve", "run"}

@@ -6,15 +6,18 @@ system call, and what was copied outlives the process. A file system that copies
 is written with ``pwrite``. Memory outlives nothing; it is the last resort.
 
 Invariant: every block of a mapped file is allocated before it is mapped. Touching a hole on a full disk would kill the
-user's process with SIGBUS.
+user's process with SIGBUS; so would a block that is copied when it is written, which is why such file systems are not
+mapped.
 
 Refused: a growing file (growing is a system call on the caller's way, and moves the mapping).
 """
 
 from __future__ import annotations
 
+import errno
 import mmap
 import os
+import re
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -41,15 +44,15 @@ class Segment:
         data: what slices are assigned to.
         lengths: what words are assigned to, by their index.
         path: its file, or None.
-        fd: the open file, or None.
+        inode: the file's number, which a copy of the file does not have.
     """
 
-    def __init__(self, size: int, data: Any, lengths: Any, path: Path | None = None, fd: int | None = None) -> None:
+    def __init__(self, size: int, data: Any, lengths: Any, path: Path | None = None, inode: int = 0) -> None:
         self.size = size
         self.data = data
         self.lengths = lengths
         self.path = path
-        self._fd = fd
+        self.inode = inode
 
     def read(self, start: int, end: int) -> bytes:
         """Return the bytes from `start` up to `end`."""
@@ -64,11 +67,8 @@ class Segment:
         """Let go of the memory and the file; what is in the file stays."""
         if isinstance(self.lengths, memoryview):
             self.lengths.release()
-        if isinstance(self.data, mmap.mmap):
+        if not isinstance(self.data, bytearray):
             self.data.close()
-        if self._fd is not None:
-            os.close(self._fd)
-            self._fd = None
 
     def remove(self) -> None:
         """Close it and delete its file."""
@@ -94,19 +94,19 @@ def in_file(path: Path, size: int, place: Place) -> Segment:
     Raises:
         OSError: the file cannot be created, or the disk has not so much room.
     """
-    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_CLOEXEC", 0), 0o600)
+    file = WrittenBytes(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_CLOEXEC", 0), 0o600))
     try:
-        _allocate(fd, size)
-        if place == "mapped":
-            mapped = mmap.mmap(fd, size)
-            os.close(fd)
-            _populate(mapped)
-            return Segment(size, mapped, memoryview(mapped).cast("I"), path)
-        written = WrittenBytes(fd)
-        return Segment(size, written, WrittenWords(written), path, fd)
+        _allocate(file.fd, size)
+        inode = os.fstat(file.fd).st_ino
+        if place != "mapped":
+            return Segment(size, file, WrittenWords(file), path, inode)
+        mapped = mmap.mmap(file.fd, size)  # it keeps a descriptor of its own
+        file.close()
+        _populate(mapped, size)
+        return Segment(size, mapped, memoryview(mapped).cast("I"), path, inode)
     except BaseException:
+        file.close()
         path.unlink(missing_ok=True)
-        os.close(fd)
         raise
 
 
@@ -114,31 +114,56 @@ def _allocate(fd: int, size: int) -> None:
     if hasattr(os, "posix_fallocate"):
         os.posix_fallocate(fd, 0, size)
         return
-    for _ in range(0, size, len(ZEROS)):
-        os.write(fd, ZEROS[:size])
+    for start in range(0, size, len(ZEROS)):
+        written = os.write(fd, ZEROS[: size - start])
+        if written < min(len(ZEROS), size - start):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
-def _populate(mapped: mmap.mmap) -> None:
+def _populate(mapped: mmap.mmap, size: int) -> None:
+    """Make the pages present, some at a time: no other thread runs during `madvise`.
+
+    Raises:
+        OSError: a write to them would kill the process: the file system keeps no room for them after all.
+    """
     try:
-        mapped.madvise(POPULATE_WRITE)
-    except (OSError, AttributeError, ValueError):
-        return  # an older kernel, another system: each page is made present at its first write
+        for start in range(0, size, len(ZEROS)):
+            mapped.madvise(POPULATE_WRITE, start, min(len(ZEROS), size - start))
+    except (AttributeError, ValueError):
+        return  # another system: each page is made present at its first write
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # an older kernel
+            raise
 
 
 class WrittenBytes:
-    """Slices of a file, assigned with ``pwrite``."""
+    """Slices of a file, assigned with ``pwrite``.
+
+    Args:
+        fd: the open file; closed with this object.
+    """
 
     def __init__(self, fd: int) -> None:
-        self._fd = fd
+        self.fd = fd
+
+    def close(self) -> None:
+        """Close the file; once."""
+        fd, self.fd = self.fd, -1
+        if fd >= 0:
+            os.close(fd)
+
+    def __del__(self) -> None:
+        """Close what a forked child inherited and does not use."""
+        self.close()
 
     def __setitem__(self, where: slice, data: bytes) -> None:
         at = where.start
         while data:
-            written = os.pwrite(self._fd, data, at)
+            written = os.pwrite(self.fd, data, at)
             at, data = at + written, data[written:]
 
     def __getitem__(self, where: slice) -> bytes:
-        return os.pread(self._fd, where.stop - where.start, where.start)
+        return os.pread(self.fd, where.stop - where.start, where.start)
 
 
 class WrittenWords:
@@ -152,11 +177,16 @@ class WrittenWords:
 
 
 def place_for(folder: Path) -> Place:
-    """Say how a journal in `folder` is written: mapped where its file system is known to bear that."""
-    kind = file_system(folder, _mounts())
-    if kind in MAPPABLE:
+    """Say how a journal in `folder`, which exists, is written: mapped where its file system is known to bear that."""
+    kind = file_system(folder.resolve(), mounts())
+    if kind in MAPPABLE and not (kind == "overlay" and _counts_no_inodes(folder)):
         return "mapped"
     return "written" if hasattr(os, "pwrite") else "memory"
+
+
+def _counts_no_inodes(folder: Path) -> bool:
+    """An overlay passes on the counts of what it writes to; btrfs, which copies on write, has none of inodes."""
+    return os.statvfs(folder).f_files == 0
 
 
 def file_system(folder: Path, mounts: Iterable[str]) -> str:
@@ -172,13 +202,21 @@ def file_system(folder: Path, mounts: Iterable[str]) -> str:
     best, kind = Path(), ""
     for line in mounts:
         left, _, right = line.partition(" - ")
-        mount = Path(left.split(" ")[4].encode().decode("unicode_escape"))  # a space in it is written \040
+        fields = left.split(" ")
+        if len(fields) < MOUNT_FIELDS:
+            continue
+        mount = Path(_ESCAPED.sub(lambda found: chr(int(found[1], 8)), fields[4]))
         if folder.is_relative_to(mount) and len(mount.parts) >= len(best.parts):
             best, kind = mount, right.split(" ")[0]
     return kind
 
 
-def _mounts() -> list[str]:
+MOUNT_FIELDS = 6
+_ESCAPED = re.compile(r"\\([0-7]{3})")  # a space in a mount's name is written \040
+
+
+def mounts() -> list[str]:
+    """Return the lines of ``/proc/self/mountinfo``; none where there is no such file."""
     try:
         return Path("/proc/self/mountinfo").read_text(encoding="utf-8", errors="surrogateescape").splitlines()
     except OSError:

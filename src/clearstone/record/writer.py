@@ -2,11 +2,13 @@
 
 Idea: one daemon thread. What it finds in the journal, up to a few thousand records, is one transaction; when the store
 has taken it, the journal lets go of it. While records come it looks every few hundredths of a second, so that a batch
-is worth its transaction; when none come it parks, and the next append wakes it.
+is worth its transaction; when none come it does what could wait (compress, recover what children left) and parks, and
+the next append wakes it.
 
 Invariant: a record stays in the journal until the store has taken it. A store that is locked, full or down loses
-nothing: the batch is tried again, with growing pauses, while the journal grows. After `close` records are stored by the
-calling thread.
+nothing: the batch is tried again, with growing pauses, while the journal grows. After `close`, and where no thread can
+be started, records are stored by the calling thread. Nobody waits for the writer who keeps it from writing: its own
+thread does not, nor does a signal handler that interrupted a batch.
 
 Refused: a notification per record (a system call on the caller's way); a poll that never ends (an idle process should
 sleep).
@@ -20,12 +22,14 @@ import contextvars
 import os
 import sys
 import threading
+import time
 import weakref
 from typing import TYPE_CHECKING
 
-from clearstone.errors import StoreError, UnstorableSpanError
+from clearstone import run
+from clearstone.errors import StoreError
 from clearstone.record import faults, layout
-from clearstone.record.batches import Assembler
+from clearstone.record.batches import Assembler, store_records
 from clearstone.record.journal import Journal
 
 if TYPE_CHECKING:
@@ -40,6 +44,10 @@ MOST_RECORDS = 4000
 LOOK_SECONDS = 0.05
 LOOKS_BEFORE_PARKING = 20
 FIRST_PAUSE, LONGEST_PAUSE = 0.05, 2.0
+LOOK_AGAIN_SECONDS = 0.5
+"""A flush looks again after so long, in case the writer's word was missed: a signal handler may have come between."""
+
+TIDY_SECONDS, TIDY_AT_CLOSE_SECONDS = 0.2, 1.0
 EXIT_SECONDS = 10.0
 FORK_SECONDS = 1.0
 
@@ -52,15 +60,15 @@ class Writer:
         folder: where the journal is; None for memory.
         limit: at most so many bytes of journal.
         on_full: what becomes of records past it (see `Journal`).
-        at_start: called once on the writer's thread, before anything is written.
+        recover: takes over what dead processes left; called on the writer's thread at its start and when it is idle.
     """
 
     def __init__(
-        self, store: TraceStore, folder: Path | None, limit: int, on_full: OnFull, at_start: Callable[[], None]
+        self, store: TraceStore, folder: Path | None, limit: int, on_full: OnFull, recover: Callable[[], None]
     ) -> None:
         self._store = store
-        self._at_start = at_start
-        self.journal = Journal(folder, self.wake, limit, on_full)
+        self._recover = recover
+        self.journal = Journal(folder, self.wake, limit, on_full, self._may_wait)
         self._reset()
         _writers.add(self)
 
@@ -68,11 +76,13 @@ class Writer:
         self._assembler = Assembler(self.journal.process)
         self._bell = (
             threading.Lock()
-        )  # locked: silent. Released by whoever wakes; safe in signal handlers, as no Event is
+        )  # locked: silent. Whoever wakes releases it: safe in signal handlers, as no Event is
         self._bell.acquire()
         self._progress = threading.Condition()
         self._one_at_a_time = threading.RLock()
-        self._held_for_fork = False
+        self._storing = self._recovering = False
+        self._waiting_to_fork: set[int] = set()  # threads, by their idents; no lock: each knows of its own alone
+        self._forking: set[int] = set()
         self._thread: threading.Thread | None = None
         self._closed = False
         self._problem: BaseException | None = None
@@ -81,9 +91,10 @@ class Writer:
 
     def wake(self) -> None:
         """Look at the journal now. The first time this starts the thread; after `close` it stores at once."""
+        thread = self._thread
         if self._closed:
             self._store_late()
-        elif self._thread is None:
+        elif thread is None or not thread.is_alive():
             self._start()
         else:
             self._ring()
@@ -99,17 +110,22 @@ class Writer:
             timeout: at most so many seconds.
 
         Returns:
-            Whether it is.
+            Whether it is. What the opening found of dead processes is waited for too. On the writer's own thread, and
+            inside a batch, nothing is waited for.
         """
-        target = self.journal.appended
-        if self.journal.stored >= target:
-            return True
-        self.wake()
+        target, until = self.journal.appended, time.monotonic() + timeout
+        if self.journal.stored < target:
+            self.wake()
         with self._progress:
-            return self._progress.wait_for(lambda: self.journal.stored >= target, timeout)
+            while (self.journal.stored < target or self._recovering) and self._can_wait():
+                left = until - time.monotonic()
+                if left <= 0:
+                    break
+                self._progress.wait(min(left, LOOK_AGAIN_SECONDS))
+        return self.journal.stored >= target
 
     def close(self, timeout: float) -> bool:
-        """Flush and end the thread; may be called again.
+        """Flush, tidy for a second at most, and end the thread; may be called again.
 
         Args:
             timeout: it gives up after so many seconds in which the store took nothing.
@@ -117,16 +133,46 @@ class Writer:
         Returns:
             Whether everything is stored.
         """
-        flushed = self._store_the_rest() if self._closed else self._flush_while_it_helps(timeout)
-        self._closed = True
+        first, self._closed = not self._closed, True  # from now on whoever appends stores it: nobody runs ahead of this
+        self.journal.parked = True
         self._ring()
-        _running.discard(self)
-        if self._thread is not None and self._thread is not threading.current_thread():
-            self._thread.join(timeout if flushed else 0)
-        self.journal.parked = True  # what is appended from now on is stored by its own thread
+        flushed = self._drain(timeout)
+        if flushed and first:
+            self._tidy_up_to(TIDY_AT_CLOSE_SECONDS)
+        thread = self._thread
+        if thread is not None and thread is not threading.current_thread():
+            thread.join(timeout if flushed else 0)
         if flushed:
             self.journal.close()
+            _running.discard(self)
         return flushed
+
+    def _drain(self, timeout: float) -> bool:
+        """Store in this thread what is there now; give up after so many seconds in which the store took nothing."""
+        target, until = self.journal.appended, time.monotonic() + timeout
+        while self.journal.stored < target:
+            if not self._one_at_a_time.acquire(timeout=max(0.0, until - time.monotonic())):
+                return False
+            try:
+                inside, stored = self._storing, self._try_batch()
+            finally:
+                self._one_at_a_time.release()
+            if stored:
+                until = time.monotonic() + timeout
+            elif inside or time.monotonic() >= until:
+                return False
+            else:
+                threading.Event().wait(FIRST_PAUSE)
+        return True
+
+    def interrupt_open_spans(self) -> None:
+        """Mark what has not ended as interrupted, for the process is about to end; what ends after all is unmarked."""
+        interrupt = getattr(self._store, "interrupt", None)
+        if interrupt is not None:
+            try:
+                interrupt(self.journal.process.token)
+            except Exception as error:
+                faults.report("marking interrupted spans", error)
 
     @property
     def problem(self) -> BaseException | None:
@@ -137,40 +183,75 @@ class Writer:
         """Return what is in the journal and not in the store. It does not wait for a batch that the store holds up."""
         return Assembler(self.journal.process).batch([*self.journal.definitions, *self.journal.unstored()])
 
-    def _flush_while_it_helps(self, timeout: float) -> bool:
-        stored = -1
-        while self.journal.stored > stored:
-            stored = self.journal.stored
-            if self.flush(timeout):
-                return True
-        return False
+    def _may_wait(self) -> bool:
+        """Whether a recorded call may wait for room. Not at the end of the interpreter, which would wait for it."""
+        return self._can_wait() and threading.main_thread().is_alive()
+
+    def _can_wait(self) -> bool:
+        """Whether the writer works, and does not wait for the calling thread."""
+        thread = self._thread
+        if self._closed or thread is None or not thread.is_alive() or thread is threading.current_thread():
+            return False
+        return not self._stores_in_this_thread()
+
+    def _stores_in_this_thread(self) -> bool:
+        """Whether a batch is being stored further up in this thread, interrupted by a signal handler or `__del__`."""
+        if not self._one_at_a_time.acquire(blocking=False):
+            return False
+        try:
+            return self._storing
+        finally:
+            self._one_at_a_time.release()
 
     def _store_late(self) -> None:
         """Store what was appended after `close`; what the store does not take stays in the journal."""
+        _running.add(self)  # closed again at exit
         self._store_the_rest()
 
     def _store_the_rest(self) -> bool:
+        """Store what has been appended until now; daemon threads may go on for ever."""
         with self._one_at_a_time:
-            while self.journal.stored < self.journal.appended:
+            target = self.journal.appended
+            while self.journal.stored < target:
                 if not self._try_batch():
                     return False
         return True
 
     def _start(self) -> None:
+        thread = threading.Thread(target=self._run, name="clearstone-writer", daemon=True)
         with self._progress:
-            if self._thread is None:
-                self._thread = threading.Thread(target=self._loop, name="clearstone-writer", daemon=True)
-                _running.add(self)
-                _close_at_the_end_of_a_pool_worker()
-                contextvars.Context().run(self._thread.start)  # the writer belongs to no span
+            if self._thread is not None and self._thread.is_alive():
+                return
+            self._thread, self._recovering = thread, True
+            _running.add(self)
+            _close_at_the_end_of_a_pool_worker()
+            try:
+                contextvars.Context().run(thread.start)  # the writer belongs to no span
+            except RuntimeError as error:  # no more threads here, or the interpreter is about to end
+                self._thread, self._recovering, self._problem = None, False, error
+        if self._thread is None:
+            self._store_the_rest()
 
     # --- the thread --------------------------------------------------------------------------------------------------
 
+    def _run(self) -> None:
+        """Work until closed, whatever happens; where this ends the next append starts another thread."""
+        try:
+            self.journal.parked = False
+            self._recover()
+            self._recovering = False
+            self._loop()
+            self._store_the_rest()
+        finally:
+            self._recovering = False
+            self.journal.parked = True
+
     def _loop(self) -> None:
-        self.journal.parked = False
-        self._at_start()
         pause, looks = FIRST_PAUSE, 0
         while not self._closed:
+            if self._waiting_to_fork:  # a lock goes to whoever is faster, and that is this thread
+                self._bell.acquire(timeout=FIRST_PAUSE)
+            self.journal.keep_spare()
             if self.journal.stored < self.journal.appended:
                 looks = 0
                 if not self._try_batch():
@@ -178,7 +259,6 @@ class Writer:
                     pause = min(pause * 2, LONGEST_PAUSE)
                     continue
                 pause = FIRST_PAUSE
-                self.journal.keep_spare()
             looks = self._rest(looks)
 
     def _rest(self, looks: int) -> int:
@@ -188,59 +268,81 @@ class Writer:
         if looks < LOOKS_BEFORE_PARKING:
             self._bell.acquire(timeout=LOOK_SECONDS)
             return looks + 1
+        if self._tidy(TIDY_SECONDS):
+            return looks  # a look at the journal, then some more
+        self._recover()
         self.journal.parked = True
         if self.journal.stored >= self.journal.appended:  # nothing came between the last look and the flag
             self._bell.acquire()
         self.journal.parked = self._closed
         return 0
 
+    def _tidy(self, seconds: float) -> bool:
+        """Let the store do what can wait; return whether something is left that may be done now."""
+        tidy = getattr(self._store, "tidy", None)
+        if tidy is None:
+            return False
+        try:
+            return bool(tidy(seconds))
+        except StoreError:  # locked, full or down: at another time
+            return False
+        except Exception as error:
+            faults.report("tidying the store", error)
+            return False
+
+    def _tidy_up_to(self, seconds: float) -> None:
+        """Tidy in small pieces, so that no batch waits long for one."""
+        until = time.monotonic() + seconds
+        while self._tidy(min(TIDY_SECONDS, seconds)) and time.monotonic() < until:
+            continue
+
     def _try_batch(self) -> bool:
         """Store the oldest records; False where the store does not take them now."""
-        with self._one_at_a_time:
-            data = self.journal.unread(MOST_BYTES)
-            records, size = layout.cut(data, MOST_RECORDS)
+        lock = self._one_at_a_time
+        with lock:
+            if self._storing:  # further up in this thread: it goes on when the handler that called this returns
+                return False
+            self._storing = True
             try:
-                self._write(records)
+                records, size = layout.cut(self.journal.unread(MOST_BYTES), MOST_RECORDS)
+                if records:
+                    store_records(self._store, self._assembler, records)
+                if lock is not self._one_at_a_time:  # forked in there, by a signal handler: it is the parent's batch
+                    return False
+                self._problem = None
+                self.journal.advance(size)
             except Exception as error:  # a store of the user's may raise anything: tried again like any other
                 self._problem = error
                 faults.report("storing spans", error)
                 return False
-            self._problem = None
-            self.journal.advance(size)
+            finally:
+                self._storing = False
         with self._progress:
             self._progress.notify_all()
         return True
-
-    def _write(self, records: list[bytes]) -> None:
-        try:
-            self._store.apply(self._assembler.batch(records))
-        except (UnstorableSpanError, ValueError):
-            for record in records:
-                self._write_alone(record)
-
-    def _write_alone(self, record: bytes) -> None:
-        """One that cannot be stored is given up, so that it does not hold up the others."""
-        try:
-            self._store.apply(self._assembler.batch([record]))
-        except (UnstorableSpanError, ValueError) as error:
-            faults.report("storing a record", error)
 
     # --- fork --------------------------------------------------------------------------------------------------------
 
     def before_fork(self) -> None:
         """Let a batch being written end: a fork in the middle of it would leave SQLite's locks held in the child."""
-        self._held_for_fork = self._one_at_a_time.acquire(timeout=FORK_SECONDS)
+        me = threading.get_ident()
+        self._waiting_to_fork.add(me)
+        if self._one_at_a_time.acquire(timeout=FORK_SECONDS):
+            self._forking.add(me)
+        self._waiting_to_fork.discard(me)
         self.journal.before_fork()
 
     def after_fork_in_parent(self) -> None:
         """Go on writing."""
         self.journal.after_fork_in_parent()
-        if self._held_for_fork:
+        if threading.get_ident() in self._forking:
+            self._forking.discard(threading.get_ident())
             self._one_at_a_time.release()
 
     def after_fork_in_child(self) -> None:
         """The parent writes what waits; this process starts anew."""
         self.journal.after_fork_in_child()
+        _running.discard(self)
         self._reset()
         forget = getattr(self._store, "forget_connection", None)
         if forget is not None:
@@ -253,10 +355,14 @@ _running: set[Writer] = set()  # kept until they are closed: what they hold is w
 
 @atexit.register
 def _close_all() -> None:
-    for writer in list(_running):
+    running = list(_running)
+    for writer in running:
         if not writer.close(EXIT_SECONDS):
             problem = StoreError(f"the store did not take them in {EXIT_SECONDS:g} s; they stay in the journal")
             faults.report("storing the last spans", problem)
+    for writer in list(_writers):
+        if writer.journal.begun and (writer in running or run.open_spans() or writer.journal.dropped):
+            writer.interrupt_open_spans()
 
 
 def _close_at_the_end_of_a_pool_worker() -> None:

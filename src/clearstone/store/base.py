@@ -120,13 +120,18 @@ class ChunkRow(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """What one process has to store: the order among the lists is spans, ends, chunks."""
+    """What one process has to store: the order among the lists is spans, ends, chunks.
+
+    `trusted` is False for what was found and may be anybody's: its payloads get names that prove nothing, so that no
+    replay loads them unasked (see `clearstone.codec.keys`).
+    """
 
     process: ProcessRow
     sites: Sequence[SiteRow]
     spans: Sequence[SpanRow] = ()
     ends: Sequence[EndRow] = ()
     chunks: Sequence[ChunkRow] = field(default=())
+    trusted: bool = True
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ import threading
 from typing import TYPE_CHECKING
 
 from clearstone.codec import payload
-from clearstone.codec.keys import machine_key
+from clearstone.codec.keys import Key, machine_key
 from clearstone.errors import TraceNotFoundError
 from clearstone.span import Chunk, StatusCode, Trace
 from clearstone.store import texts
@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from clearstone.store.texts import Term
 
 
+_NOBODYS = Key(b"")
+
+
 class _Kept:
     """One span as it is kept."""
 
@@ -29,6 +32,7 @@ class _Kept:
         self.site = site
         self.token = token
         self.interrupted = False
+        self.key = machine_key()
         self.chunks: dict[int, ChunkRow] = {}
 
     def end(self, row: SpanRow) -> None:
@@ -63,6 +67,14 @@ class MemoryTraceStore:
                 known = self._spans.get(chunk.span_id)
                 if known is not None:
                     known.chunks.setdefault(chunk.number, chunk)
+            if not batch.trusted:
+                self._distrust(batch)
+
+    def _distrust(self, batch: Batch) -> None:
+        for rows in (batch.spans, batch.ends, batch.chunks):
+            for row in rows:
+                if row.span_id in self._spans:
+                    self._spans[row.span_id].key = _NOBODYS
 
     def interrupt(self, token: str) -> int:
         """Mark the open spans of a process (see `TraceStore.interrupt`)."""
@@ -184,8 +196,8 @@ def _key(trace_id: str) -> bytes:
 
 def _span(kept: _Kept) -> Span:
     row = kept.row
-    given = Payloads(*map(_payload, (row.input, row.output, row.error, row.effects)))
-    chunks = [Chunk(each.at_ns, _named(each.value)) for _, each in sorted(kept.chunks.items())]
+    given = Payloads(*(_payload(kept.key, raw) for raw in (row.input, row.output, row.error, row.effects)))
+    chunks = [Chunk(each.at_ns, _named(kept.key, each.value)) for _, each in sorted(kept.chunks.items())]
     return span_of(row, kept.site, given, chunks, interrupted=kept.interrupted)
 
 
@@ -193,12 +205,12 @@ def _bare_span(kept: _Kept) -> Span:
     return bare_span_of(kept.row, kept.site, interrupted=kept.interrupted)
 
 
-def _payload(raw: RawPayload | None) -> Payload | None:
-    return _named(raw) if raw is not None else None
+def _payload(key: Key, raw: RawPayload | None) -> Payload | None:
+    return _named(key, raw) if raw is not None else None
 
 
-def _named(raw: RawPayload) -> Payload:
-    return payload.of_raw(*raw, name=machine_key().name(*raw))
+def _named(key: Key, raw: RawPayload) -> Payload:
+    return payload.of_raw(*raw, name=key.name(*raw))
 
 
 def _summary(trace_id: str, kept: list[_Kept]) -> TraceSummary:

@@ -20,7 +20,7 @@ from collections import OrderedDict
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
-from clearstone.codec.keys import machine_key
+from clearstone.codec.keys import Key, machine_key
 from clearstone.errors import StoreError
 from clearstone.span import BLOB
 from clearstone.store import blobs, schema
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
     from collections.abc import Hashable, Iterable, Iterator, Sequence
     from pathlib import Path
 
-    from clearstone.codec.keys import Key
     from clearstone.store.base import RawPayload
     from clearstone.store.database import Database
 
@@ -47,6 +46,8 @@ LEVEL = 3
 MOST_MEMORY = 8 << 20
 MOST_PLACES = 4096
 PACKED_AT_ONCE = 32
+
+_NOBODYS = Key(b"")
 
 Column = int | bytes | None
 RAW, ZSTD, INCOMPRESSIBLE = 0, 1, 2
@@ -90,14 +91,17 @@ class PayloadWriter:
         self._size = 0
         self._last: OrderedDict[Hashable, bytes] = OrderedDict()  # may name what was rolled back or erased: looked up
 
-    def columns(self, db: sqlite3.Connection, large: Iterable[tuple[Hashable, RawPayload]]) -> Columns:
+    def columns(
+        self, db: sqlite3.Connection, large: Iterable[tuple[Hashable, RawPayload]], *, trusted: bool = True
+    ) -> Columns:
         """Return the columns of a batch's payloads, having stored those that need a row.
 
         Args:
             db: inside a transaction.
             large: each payload of more than `INLINE` bytes with its place (the same argument of the same callable).
+            trusted: whether their names may prove that this machine recorded them.
         """
-        key = machine_key()
+        key = machine_key() if trusted else _NOBODYS
         named: dict[RawPayload, bytes] = {}
         first: dict[bytes, tuple[Hashable, RawPayload]] = {}
         for place, raw in large:
@@ -108,10 +112,10 @@ class PayloadWriter:
 
     def _name(self, key: Key, raw: RawPayload) -> bytes:
         """A repeated payload is looked up by its bytes: five times cheaper than its name is made."""
-        name = self._names.get(raw)
+        name = self._names.get(raw) if key is not _NOBODYS else None
         if name is None:
             name = key.name(*raw)
-            if len(raw.data) <= MOST_MEMORY // 8:
+            if key is not _NOBODYS and len(raw.data) <= MOST_MEMORY // 8:
                 self._names[raw] = name
                 self._size += len(raw.data)
                 while self._size > MOST_MEMORY:

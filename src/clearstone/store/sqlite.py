@@ -71,7 +71,7 @@ class SQLiteTraceStore:
     def apply(self, batch: Batch) -> None:
         """Store a batch in one transaction (see `TraceStore.apply`)."""
         with self.database.writing() as db, self._storing():
-            column = self._payloads.columns(db, _large(batch)).of
+            column = self._payloads.columns(db, _large(batch), trusted=batch.trusted).of
             process, sites = _process(db, batch), [_site(db, row) for row in batch.sites]
             spans = list(_span_values(batch, process, sites, column))
             if in_blocks(db, schema.ADD_SPANS, spans) < len(spans):
