@@ -218,12 +218,18 @@ _overridden = False
 _disabled = os.environ.get("CLEARSTONE_DISABLED", "") not in {"", "0"}
 
 
-def leave(token: Token[SpanAbove | None], caller: SpanAbove | None) -> None:
-    """Make `caller` current again. A coroutine or generator may be closed in another context than it ran in."""
+def leave(token: Token[SpanAbove | None], span: Any) -> None:
+    """Make the span above `span` current again."""
     try:
         current_span.reset(token)
     except ValueError:
-        current_span.set(caller)
+        left_elsewhere(span)
+
+
+def left_elsewhere(span: Any) -> None:
+    """A coroutine or generator is closed or collected in another context than it ran in: what is current there stays."""
+    if current_span.get() is span:
+        current_span.set(span.parent)
 
 
 def is_disabled() -> bool:

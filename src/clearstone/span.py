@@ -13,8 +13,7 @@ Refused: one mutable Span class for both halves (a reader could change what was 
 from __future__ import annotations
 
 import enum
-import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
@@ -39,16 +38,6 @@ STRUCTURAL_TYPES = frozenset({"", "agent", "chain", "workflow", "task", "step", 
 def replay_mode(span_type: str) -> ReplayMode:
     """Say what a replay does with a call of `span_type`: ``"run"`` it again, or ``"serve"`` it from the record."""
     return "run" if span_type in STRUCTURAL_TYPES else "serve"
-
-
-def new_trace_id() -> str:
-    """Return 32 random hex digits. From the system, not from `random`: the user's generators are left alone."""
-    return os.urandom(16).hex()
-
-
-def new_span_id() -> str:
-    """Return 16 random hex digits."""
-    return os.urandom(8).hex()
 
 
 class SpanKind(enum.StrEnum):
@@ -260,8 +249,16 @@ class Trace:
         for span in other.spans:
             known = newest.get(span.span_id)
             if known is None or _is_newer(span, known):
-                newest[span.span_id] = span
+                newest[span.span_id] = span if known is None else _with_chunks_of(span, known)
         return Trace(self.trace_id, in_start_order(newest.values()))
+
+
+def _with_chunks_of(span: Span, known: Span) -> Span:
+    """A look at a stream that goes on may hold none of its many items, where the store has them."""
+    held, more = span.outcome, known.outcome
+    if more is None or (held is not None and len(held.chunks) >= len(more.chunks)):
+        return span
+    return replace(span, outcome=replace(held, chunks=more.chunks) if held is not None else more)
 
 
 def _is_newer(span: Span, known: Span) -> bool:

@@ -28,7 +28,7 @@ from clearstone.errors import (
     TraceNotFoundError,
 )
 from clearstone.record.provider import TracerProvider
-from clearstone.span import Span, Trace, new_span_id, new_trace_id
+from clearstone.span import Span, Trace
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -43,9 +43,11 @@ class Agent:
 
 def a_trace(trace_id: str = "", *names: str) -> Trace:
     """Make a trace of one span for each name, each inside the one before."""
-    trace_id, spans, parent = trace_id or new_trace_id(), [], None
+    trace_id, spans, parent = trace_id or os.urandom(16).hex(), [], None
     for start, name in enumerate(names or ("work",), 1):
-        spans.append(Span(trace_id, new_span_id(), parent, name, start, start + 10, order=start, tracer_version="1.2"))
+        spans.append(
+            Span(trace_id, os.urandom(8).hex(), parent, name, start, start + 10, order=start, tracer_version="1.2")
+        )
         parent = spans[-1].span_id
     return Trace(trace_id, tuple(spans))
 

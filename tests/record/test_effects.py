@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 class Agent:
-    __slots__ = ("__dict__", "__weakref__", "slot")
+    __slots__ = ("__dict__", "__private", "__weakref__", "slot")
 
     def __init__(self) -> None:
         self.history: list[Any] = [{"n": n} for n in range(10_000)]
@@ -31,10 +31,14 @@ class Agent:
         self.seen = {1, 2}
         self.queue = deque([1, 2], maxlen=3)
         self.slot = "before"
+        self.usage, self.log, self.__private = {"total": 0}, [1, 2], 1
 
     @traced(span_type="llm")
     def ask(self, change: Callable[[Agent], Any]) -> None:
         change(self)
+
+    def change_private(self) -> None:
+        self.__private = 2
 
     @traced
     def step(self) -> None:
@@ -75,6 +79,11 @@ def put_first(agent: Agent) -> None:
     agent.history[:] = ["new", agent.history[0]]
 
 
+def change_usage(agent: Agent) -> None:
+    agent.usage["total"] += 1
+    agent.usage["new"] = 1
+
+
 CHANGES: list[tuple[Callable[[Agent], Any], dict[str, Any]]] = [
     (lambda agent: agent.history.append("new"), {"extended": {"history": ["new"]}}),
     (put_first, {"contents": {"history": ["new", {"n": 0}]}}),
@@ -82,6 +91,10 @@ CHANGES: list[tuple[Callable[[Agent], Any], dict[str, Any]]] = [
     (lambda agent: agent.index.update(b=2, c=3), {"added": {"index": {"b": 2, "c": 3}}}),
     (lambda agent: agent.index.pop("a") and agent.index.update(b=2, c=3), {"contents": {"index": {"b": 2, "c": 3}}}),
     (lambda agent: agent.ordered.update(second=2), {"added": {"ordered": {"second": 2}}}),
+    (change_usage, {"contents": {"usage": {"total": 1, "new": 1}}}),
+    (lambda agent: agent.log.__setitem__(1, 9), {"contents": {"log": [1, 9]}}),
+    (lambda agent: agent.log.append(3), {"extended": {"log": [3]}}),
+    (lambda agent: agent.change_private(), {"set": {"_Agent__private": 2}}),
     (lambda agent: agent.seen.add(3), {"contents": {"seen": {1, 2, 3}}}),
     (lambda agent: agent.queue.append(3), {"extended": {"queue": [3]}}),
     (lambda agent: agent.queue.appendleft(0), {"contents": {"queue": deque([0, 1, 2], maxlen=3)}}),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 import threading
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -21,8 +22,6 @@ from clearstone.span import (
     Status,
     StatusCode,
     Trace,
-    new_span_id,
-    new_trace_id,
 )
 from clearstone.store.base import Batch, ChunkRow, EndRow, ProcessRow, RawPayload, SiteRow, SpanRow
 from clearstone.store.rows import batch_of
@@ -48,7 +47,13 @@ def write(store: TraceStore, spans: Iterable[Span]) -> None:
 
 
 def a_span(trace_id: str, name: str = "work", *, start_ns: int = 1_000, **fields: Any) -> Span:
-    made = {"span_id": new_span_id(), "parent_id": None, "end_ns": start_ns + 10, "order": next(_orders), **fields}
+    made = {
+        "span_id": os.urandom(8).hex(),
+        "parent_id": None,
+        "end_ns": start_ns + 10,
+        "order": next(_orders),
+        **fields,
+    }
     return Span(trace_id=trace_id, name=name, start_ns=start_ns, **made)
 
 
@@ -60,7 +65,7 @@ def seen_at_no_time(trace: Trace) -> Trace:
 # --- writing and reading ---------------------------------------------------------------------------------------------
 
 FULL = a_span(
-    new_trace_id(),
+    os.urandom(16).hex(),
     "ask",
     span_id="a" * 16,
     parent_id="b" * 16,

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from clearstone.errors import StoreError, TraceNotFoundError, UnstorableSpanError
-from clearstone.span import Chunk, Event, Outcome, Payload, Span, new_span_id
+from clearstone.span import Chunk, Event, Outcome, Payload, Span
 from clearstone.store import database, schema
 from clearstone.store.base import SpanQuery
 from clearstone.store.rows import batch_of
@@ -39,7 +39,7 @@ def write(store: SQLiteTraceStore, spans: list[Span]) -> None:
 
 
 def a_span(trace_id: str = T, **fields: object) -> Span:
-    made = {"span_id": new_span_id(), "parent_id": None, "name": "work", "start_ns": 1, "end_ns": 2, **fields}
+    made = {"span_id": os.urandom(8).hex(), "parent_id": None, "name": "work", "start_ns": 1, "end_ns": 2, **fields}
     return Span(trace_id=trace_id, **made)  # type: ignore[arg-type]
 
 

@@ -25,6 +25,8 @@ from clearstone.codec import payload, redact
 from clearstone.errors import UnservableOutcome
 from clearstone.span import Failure, Payload
 
+LONGEST_MESSAGE, LONGEST_TRACEBACK = 16_384, 65_536
+
 
 @dataclass(frozen=True, slots=True)
 class ExceptionData:
@@ -69,11 +71,16 @@ def dump_exception(error: BaseException) -> Failure:
     redactor = redact.active()
     return Failure(
         type_name=type_name(type(error)),
-        message=redactor.text(payload.safe_str(error)),
-        traceback=redactor.text(_formatted(error)),
+        message=_cut(redactor.text(payload.safe_str(error)), LONGEST_MESSAGE),
+        traceback=_cut(redactor.text(_formatted(error)), LONGEST_TRACEBACK),
         raised_at=raised_at(error),
         value=payload.without_secrets(_dump_data(error), "exception"),
     )
+
+
+def _cut(text: str, longest: int) -> str:
+    """What is for people has a bound; the data holds the whole."""
+    return text if len(text) <= longest else f"{text[:longest]}... ({len(text) - longest:,} more characters)"
 
 
 def load_exception(failure: Failure) -> BaseException:

@@ -9,16 +9,21 @@ Invariant: `self` is never serialised. Where another call on the same object, ne
 the same time, who changed what cannot be told: the effect says that it is ambiguous.
 
 Refused: comparing values (the cost would follow the state's size); what changes deep inside an object of the same
-identity and length is therefore not seen, and `replay="run"` is the way for such a call.
+identity and length, or in the middle of a large container, is therefore not seen, and `replay="run"` is the way for
+such a call.
 """
 
 from __future__ import annotations
 
 import contextlib
 import itertools
+import operator
+import os
 import threading
 import weakref
 from collections import Counter, OrderedDict, defaultdict, deque
+from itertools import chain
+from types import MemberDescriptorType
 from typing import TYPE_CHECKING, Any
 
 from clearstone.codec.arguments import encode_arguments, without_hidden
@@ -35,9 +40,13 @@ DICTS = frozenset({dict, defaultdict, OrderedDict, Counter})
 CONTAINERS = SEQUENCES | DICTS | {set, bytearray}
 """Exact types: the length of a subclass is the user's code to tell."""
 
+SMALL = 32
+"""Of a container of at most so many items all are noted."""
+
 Look = tuple[Any, int, Any, Any]
-"""What is noted of an attribute: its value; of a container the length, and its first and last item (of a dict the last
-key), by which a container that grew at its end is told from one that was changed elsewhere."""
+"""What is noted of an attribute: its value; of a container the length. Then of a small one `SMALL` and its items, of a
+larger one its first and last item (of a dict the last key), by which one that grew at its end is told from one that was
+changed elsewhere. What was put in the place of another item in the middle of a large one is not seen."""
 
 _numbers = itertools.count(1)
 _lock = threading.RLock()
@@ -174,11 +183,15 @@ def _seen(value: Any) -> Look:
     kind = type(value)
     if kind not in CONTAINERS:
         return value, -1, None, None
-    if not value:
-        return value, 0, None, None
+    if len(value) <= SMALL:
+        return value, len(value), SMALL, _items(value)
     if kind in SEQUENCES:
         return value, len(value), value[0], value[-1]
     return value, len(value), None, next(reversed(value)) if kind in DICTS else None
+
+
+def _items(value: Any) -> tuple[Any, ...]:
+    return tuple(chain.from_iterable(value.items())) if type(value) in DICTS else tuple(value)
 
 
 def _slots(cls: type) -> tuple[str, ...]:
@@ -192,9 +205,9 @@ def _slots(cls: type) -> tuple[str, ...]:
 
 
 def _listed_slots(cls: type) -> tuple[str, ...]:
-    listed = [vars(base).get("__slots__", ()) for base in cls.__mro__]
-    names = [name for slots in listed for name in ((slots,) if isinstance(slots, str) else slots)]
-    return tuple(name for name in names if name not in {"__dict__", "__weakref__"})
+    """The names as the class has them: a private one is written with the class's name."""
+    members = chain.from_iterable(vars(base).items() for base in cls.__mro__)
+    return tuple(name for name, member in members if isinstance(member, MemberDescriptorType))
 
 
 _slots_of: weakref.WeakKeyDictionary[type, tuple[str, ...]] = weakref.WeakKeyDictionary()
@@ -229,6 +242,8 @@ def _compare(before: dict[str, Look], after: dict[str, Look], found: dict[str, A
         known, was, first, last = before.get(name, _NOTHING)
         if value is not known:
             found.setdefault("set", {})[name] = value
+        elif first is SMALL:
+            _compare_items(name, value, last, found)
         elif length != was:
             kind, changed = _growth(value, was, first, last)
             found.setdefault(kind, {})[name] = changed
@@ -237,16 +252,42 @@ def _compare(before: dict[str, Look], after: dict[str, Look], found: dict[str, A
         found["deleted"] = deleted
 
 
+def _compare_items(name: str, value: Any, before: tuple[Any, ...], found: dict[str, Any]) -> None:
+    """Of a container that was small each item is compared, by identity."""
+    after = _items(value)
+    if len(after) < len(before) or not all(map(operator.is_, after, before)):
+        found.setdefault("contents", {})[name] = value
+    elif len(after) > len(before):
+        in_order = type(value) in SEQUENCES or type(value) in DICTS
+        kind, changed = _growth_of_small(value, len(before)) if in_order else ("contents", value)
+        found.setdefault(kind, {})[name] = changed
+
+
+def _growth_of_small(value: Any, was: int) -> tuple[str, Any]:
+    if type(value) in DICTS:
+        return "added", dict(itertools.islice(value.items(), was // 2, None))
+    return "extended", list(itertools.islice(value, was, None))
+
+
 def _growth(value: Any, was: int, first: Any, last: Any) -> tuple[str, Any]:
-    """Say how a container came to another length. It grew where what stood in it still stands where it stood."""
-    if 0 < was < len(value):
+    """Say how a large container came to another length. It grew where its ends still stand where they stood."""
+    if was < len(value):
         if type(value) in SEQUENCES and value[0] is first and value[was - 1] is last:
             return "extended", list(itertools.islice(value, was, None))
         if type(value) in DICTS:
-            keys = itertools.islice(value.items(), was - 1, None)
-            if next(keys)[0] is last:
-                return "added", dict(keys)
+            items = itertools.islice(value.items(), was - 1, None)
+            if next(items)[0] is last:
+                return "added", dict(items)
     return "contents", value
 
 
 _NOTHING: Look = (object(), -1, None, None)
+
+
+def _new_lock_in_child() -> None:
+    global _lock  # noqa: PLW0603 - one process, one lock: the parent's may be another thread's
+    _lock = threading.RLock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_new_lock_in_child)

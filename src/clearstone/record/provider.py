@@ -246,6 +246,15 @@ class LiveStore:
 
 _default_lock = threading.RLock()  # reentrant: a signal handler may ask too
 _default: TracerProvider | None = None
+
+
+def _new_lock_in_child() -> None:
+    global _default_lock  # noqa: PLW0603 - one process, one lock: the parent's may be another thread's
+    _default_lock = threading.RLock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_new_lock_in_child)
 _default_failed = False
 
 
@@ -254,9 +263,9 @@ def configure(
     home: str | os.PathLike[str] | None = None,
     db_path: str | os.PathLike[str] | None = None,
     provider: TracerProvider | None = None,
-    redact: Callable[[str], str] | bool = True,
-    redact_keys: Iterable[str] = (),
-    redact_keep: Iterable[str] = (),
+    redact: Callable[[str], str] | bool | None = None,
+    redact_keys: Iterable[str] | None = None,
+    redact_keep: Iterable[str] | None = None,
 ) -> TracerProvider:
     """Set where decorated calls are recorded that name no tracer and run in no open span.
 
@@ -266,7 +275,7 @@ def configure(
         provider: a provider of your own, instead of one made from the two.
         redact: what becomes of secrets in everything this process records from now on: True replaces what the built-in
             rules find (docs/redaction.md), False nothing; a function is called with every text that is left, and
-            returns the text to record.
+            returns the text to record. None, here and in the next two, leaves it as it is.
         redact_keys: further names whose values are secrets, such as ``"badge_number"``.
         redact_keep: names, or paths of names such as ``"config.session_token"``, whose values are recorded all the
             same.
@@ -349,12 +358,23 @@ def _say_nothing_was_recorded() -> None:
         notice.say("this run recorded no call: is anything decorated with @traced or @checkpointable called in it?")
 
 
-def _set_redaction(redact: Callable[[str], str] | bool, keys: Iterable[str], keep: Iterable[str]) -> None:
+def _set_redaction(
+    redact: Callable[[str], str] | bool | None, keys: Iterable[str] | None, keep: Iterable[str] | None
+) -> None:
+    if redact is None and keys is None and keep is None:
+        return
     if redact is False:
         redaction.use(None)
-    else:
-        function = None if redact is True else redact
-        redaction.use(redaction.Rules(keys, keep, function))  # type: ignore[arg-type]  # it makes tuples of them
+        return
+    now = redaction.active().rules or redaction.Rules()
+    function = now.function if redact is None else None if redact is True else redact
+    redaction.use(
+        redaction.Rules(
+            now.keys if keys is None else keys,  # type: ignore[arg-type]  # it makes tuples of them
+            now.keep if keep is None else keep,  # type: ignore[arg-type]
+            function,
+        )
+    )
 
 
 def _set_home(folder: str | os.PathLike[str]) -> None:

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any
 
 from clearstone import run
 from clearstone.checkpoint import policy
+from clearstone.codec import redact
 from clearstone.codec.arguments import encode_arguments
-from clearstone.codec.payload import encode, is_suspicious, refuse_buffer
-from clearstone.codec.redact import active
+from clearstone.codec.payload import encode, is_suspicious, refuse_buffer, refused
 from clearstone.record import effects, faults, layout
 from clearstone.record.identity import next_span, next_trace
 from clearstone.record.tracer import NO_ATTRIBUTES, UNSET, LiveSpan
@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 _pack_start, _pack_end, _pack_chunk = layout.START.pack, layout.END.pack, layout.CHUNK.pack
 _current, _set_current, _reset_current = run.current_span.get, run.current_span.set, run.current_span.reset
 _live = run.live
+MOST_CHUNK_BYTES = 1 << 20
+
 INNOCENT_GIVEN, INNOCENT_GAVE = 25, 20
 """A pickle of at most so many bytes names nothing of `__main__` and holds no secret: the arguments of ``f(pwd=1)`` take
 26, the result ``"://:p@"`` takes 21."""
@@ -59,13 +61,14 @@ class Recording:
         """Open a span for a call; never raises for the recorder's sake."""
         try:
             use = self._uses.get(site.key)
-            if use is None or use.site is not site:
+            if use is None or use.site is not site or use.redactor is not redact._active:
                 use = self._use(site)
             try:
                 form, data = PICKLE, _dumps((args, kwargs), 5, buffer_callback=refuse_buffer)
                 if use.hidden or (len(data) > use.innocent_given and is_suspicious(use.given, data)):
                     form, data = encode_arguments(args, kwargs, use.given, use.hidden)
-            except Exception:
+            except BaseException as error:
+                refused(error)
                 form, data = encode_arguments(args, kwargs, use.given, use.hidden)
             call = RecordedCall()
             call.tracer, call.use, call.input = self._tracer, use, (form, data)
@@ -107,7 +110,7 @@ class Recording:
         row = SiteRow(site.key, site.name, site.span_type, site.replay, "INTERNAL", tracer.name, tracer.version)
         number = tracer.journal.site_number(row)
         part = b"" if number else layout.named_site_part(row)
-        use = SiteInUse(site, number, part, active())
+        use = SiteInUse(site, number, part, redact._active)
         self._uses[site.key] = use
         return use
 
@@ -123,7 +126,7 @@ class SiteInUse:
     """
 
     def __init__(self, site: Site, number: int, part: bytes, redactor: Redactor) -> None:
-        self.site, self.number, self.part = site, number, part
+        self.site, self.number, self.part, self.redactor = site, number, part, redactor
         self.hidden = redactor.secret_positions(site.parameters)
         self.prepares = bool(site.boundary or site.attributes or site.record_effects)
         every = redactor.reads_every_text
@@ -141,6 +144,8 @@ class RecordedCall(LiveSpan):
 
     watch: effects.Watch | None = None
     """Of a call bound to an object: what is compared at its end."""
+
+    chunk_count = chunk_bytes = 0
 
     __init__ = object.__init__  # `Recording.begin` sets what there is
 
@@ -170,10 +175,17 @@ class RecordedCall(LiveSpan):
         if site.boundary and not (self.parent is not None and self.parent.in_boundary):
             self.entry = True  # taken after the start is recorded
         if instance is not None or site.record_effects:
-            self.watch = effects.begin(self, instance, args, kwargs)
-            self.instance = self.watch.instance
-            parts += self.watch.part
+            parts += self._watch(instance, args, kwargs)
         return parts
+
+    def _watch(self, instance: Any, args: Any, kwargs: Any) -> bytes:
+        try:
+            watch = self.watch = effects.begin(self, instance, args, kwargs)
+        except Exception as error:
+            faults.report(f"looking at the object of {self.name}", error)
+            return b""
+        self.instance = watch.instance
+        return watch.part
 
     def enter(self) -> Token[run.SpanAbove | None]:
         """Make this call's span the current one."""
@@ -183,14 +195,13 @@ class RecordedCall(LiveSpan):
         """Make the caller's span current again."""
         try:
             _reset_current(token)
-        except ValueError:  # a coroutine or generator may be closed in another context than it ran in
-            _set_current(self.parent)
+        except ValueError:
+            run.left_elsewhere(self)
 
     def streaming(self, kind: run.StreamKind) -> bool:
         """Expect the items of a stream. What the call did to its object it has done: a stream must not keep that."""
         try:
             self._ending()
-            self.watch = None
             self.chunks = []
             run.live_streams[self.number] = self
             _live.pop(self.number, None)
@@ -207,16 +218,27 @@ class RecordedCall(LiveSpan):
     def chunk(self, value: Any) -> None:
         """Record one item of a stream. Its time is start plus elapsed time, as the end's is: never after the end."""
         at_ns = self.start_ns + perf_counter_ns() - self.started
+        if self.inherited:
+            return
         try:
-            if self.chunks is None:
-                self.chunks = []
             form, data = encode(value, self.use.item)
-            number = len(self.chunks)
-            self.chunks.append((at_ns, form, data))
+            number = self._keep_chunk(at_ns, form, data)
             form, data = self.tracer.fitting(form, data)
             self.tracer.append(_pack_chunk(3, form, 0, number, self.number, at_ns, len(data)) + data)
         except Exception as error:
             faults.report(f"recording a chunk of {self.name}", error)
+
+    def _keep_chunk(self, at_ns: int, form: int, data: bytes) -> int:
+        """Keep a chunk at hand for whoever looks at the open span, if they are not many; return its number."""
+        if self.chunks is None:
+            self.chunks = []
+        self.chunk_bytes += len(data)
+        if self.chunk_bytes <= MOST_CHUNK_BYTES:
+            self.chunks.append((at_ns, form, data))
+        elif self.chunks:
+            self.chunks = []  # the journal and the store have them all
+        self.chunk_count += 1
+        return self.chunk_count - 1
 
     def returned(self, value: Any) -> None:
         """Record the returned value and the end."""
@@ -226,60 +248,69 @@ class RecordedCall(LiveSpan):
                 form, data = PICKLE, _dumps(value, 5, buffer_callback=refuse_buffer)
                 if len(data) > self.use.innocent_gave and is_suspicious(self.use.gave, data):
                     form, data = encode(value, self.use.gave)
-            except Exception:
+            except BaseException as error:
+                refused(error)
                 form, data = encode(value, self.use.gave)
-            if self.watch is not None:
-                self.effects = effects.end(self.watch)
-            number = self.number
-            _live.pop(number, None)
-            if self.chunks is not None:
-                run.live_streams.pop(number, None)
-            if self.inherited:
-                return
-            self.end_ns = end_ns = self.start_ns + elapsed
-            outcome, status, parts = 1, 0, b""
-            tracer = self.tracer
-            if len(data) > tracer.payload_limit:
-                form, data = tracer.aside(form, data)
-            if not (
+            if self.watch is not None or self.entry is not None:
+                self._ending()
+            if (
                 self.chunks is None
                 and self.effects is None
                 and self.attributes is NO_ATTRIBUTES
                 and self.status is UNSET
                 and not self.events
             ):
+                self._end_plainly(form, data, elapsed)
+            else:
                 self.output = form, data
-                outcome, status, parts = (
-                    self._outcome_code(),
-                    layout.STATUSES.index(self.status.code),
-                    self._end_parts(),
-                )
-            record = _pack_end(2, form, outcome, status, number, end_ns, len(data)) + data
-            tracer.append(record + parts if parts else record)
+                self.end(elapsed)
         except Exception as error:
             faults.report(f"recording the result of {self.name}", error)
+            self.output = None
+            self.end(elapsed)
+        except BaseException:  # the user's own interruption
+            self.end(elapsed)
+            raise
+
+    def _end_plainly(self, form: int, data: bytes, elapsed: int) -> None:
+        """Do what `end` does, for the most of calls: those of which there is nothing else to say."""
+        number, tracer = self.number, self.tracer
+        _live.pop(number, None)
+        if self.inherited:
+            return
+        if len(data) > tracer.payload_limit:
+            form, data = tracer.aside(form, data)
+        end_ns = self.start_ns + elapsed
+        tracer.append(_pack_end(2, form, 1, 0, number, end_ns, len(data)) + data)
+        self.end_ns, self.input = end_ns, None
 
     def raised(self, error: BaseException) -> None:
         """Record the exception and end the span; a boundary saves its checkpoint."""
-        elapsed = perf_counter_ns() - self.started
+        elapsed, entry = perf_counter_ns() - self.started, self.entry
         try:
             self._ending()
             self.fail(error)
             self.end(elapsed)
-            if self.entry is not None and policy.counts(error):
-                policy.at_failure(self.entry, self.snapshot(), self.trace_so_far(), error)
+            if entry is not None and policy.counts(error):
+                policy.at_failure(entry, self.snapshot(), self.trace_so_far(), error)
         except Exception as fault:
             faults.report(f"recording the failure of {self.name}", fault)
+        finally:
+            self.end(elapsed)
+            self.input = self.failure = None
 
     def closed(self) -> None:
         """End the span of a stream that its consumer closed early."""
         try:
-            self._ending()
             self.complete = False
-            self.end()
+            self._ending()
         except Exception as error:
             faults.report(f"recording the end of {self.name}", error)
+        finally:
+            self.end()
 
     def _ending(self) -> None:
-        if self.watch is not None:
-            self.effects = effects.end(self.watch)
+        """Take down what the call did; what was kept for that is let go of, also where it fails."""
+        watch, self.watch, self.entry = self.watch, None, None
+        if watch is not None:
+            self.effects = effects.end(watch)

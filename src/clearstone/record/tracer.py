@@ -85,7 +85,7 @@ class Tracer:
             ConfigurationError: `kind` is none of OpenTelemetry's.
         """
         attributes = dict(attributes or {})
-        name, span_type = str(name), str(span_type or attributes.get("span_type", ""))
+        name, span_type = active().text(str(name)), str(span_type or attributes.get("span_type", ""))
         override = run.override.get()
         if override is not None or run.is_disabled():
             return PassingSpan(name, span_type, override)
@@ -156,6 +156,8 @@ class LiveSpan:
 
     def place_below(self, parent: LiveSpan | RemoteSpan) -> None:
         """Take the trace of `parent`, and tell its first span which provider records this one."""
+        if parent.end_ns is not None:
+            _shorten(parent)
         self.trace = parent.trace
         root = self.root = parent.root or parent
         provider = self.tracer.provider
@@ -173,7 +175,7 @@ class LiveSpan:
         """
         if self.attributes is NO_ATTRIBUTES:
             self.attributes = {}
-        self.attributes[str(key)] = _attribute(str(key), value)  # type: ignore[index]  # a dict from here on
+        self.attributes[active().text(str(key))] = _attribute(str(key), value)  # type: ignore[index]  # a dict from here on
 
     def set_attributes(self, attributes: Mapping[str, Any]) -> None:
         """Set several attributes."""
@@ -182,8 +184,8 @@ class LiveSpan:
 
     def add_event(self, name: str, attributes: Mapping[str, Any] | None = None) -> None:
         """Note that something happened now."""
-        kept = {str(key): _attribute(str(key), value) for key, value in (attributes or {}).items()}
-        self.events = (*self.events, Event(str(name), time_ns(), kept))
+        kept = {active().text(str(key)): _attribute(str(key), value) for key, value in (attributes or {}).items()}
+        self.events = (*self.events, Event(active().text(str(name)), time_ns(), kept))
 
     def record_exception(self, exception: BaseException) -> None:
         """Note an exception as an event, under OpenTelemetry's attribute names. The status is left alone."""
@@ -225,11 +227,15 @@ class LiveSpan:
 
     def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
         if self._token is not None:
-            run.leave(self._token, self.parent)
+            run.leave(self._token, self)
             self._token = None
-        if error is not None:
-            self.fail(error)
-        self.end()
+        try:
+            if error is not None:
+                self.fail(error)
+        except Exception as fault:
+            faults.report(f"recording the failure of {self.name}", fault)
+        finally:
+            self.end()
 
     # --- the recorder's side -----------------------------------------------------------------------------------------
 
@@ -247,9 +253,8 @@ class LiveSpan:
     def in_boundary(self) -> bool:
         """Whether this span, or one above it, is a boundary that has not ended (a thread may outlive it)."""
         span: Any = self
-        # a loop: a deep chain of calls would meet the recursion limit here
-        while isinstance(span, LiveSpan) and not span.inherited:
-            if span.site is not None and span.site.boundary and span.end_ns is None:
+        while span is not None and not span.inherited:  # a deep chain of calls would meet the recursion limit here
+            if _is_open_boundary(span):
                 return True
             span = span.parent
         return False
@@ -400,7 +405,7 @@ class RemoteSpan:
         ticket: what it was made by.
     """
 
-    root = parent = None
+    root = parent = end_ns = None
     in_boundary = False
     inherited = True
 
@@ -428,6 +433,34 @@ class RemoteSpan:
     def span_id(self) -> str:
         """16 hex digits."""
         return identity.hex_of(self.number)
+
+
+class Above:
+    """What is left of an ended span that an ended span was below: callbacks that schedule the next would keep them all.
+
+    Args:
+        span: the ended span.
+    """
+
+    __slots__ = ("inherited", "number", "parent")
+    end_ns = 0
+
+    def __init__(self, span: Any) -> None:
+        self.number = span.number
+        self.inherited = span.inherited
+        above = span.parent
+        while above is not None and not _is_open_boundary(above):
+            above = above.parent
+        self.parent = above
+
+
+def _is_open_boundary(span: Any) -> bool:
+    return isinstance(span, LiveSpan) and span.site is not None and span.site.boundary and span.end_ns is None
+
+
+def _shorten(span: LiveSpan | RemoteSpan) -> None:
+    if span.parent is not None and span.parent.end_ns is not None and type(span.parent) is not Above:
+        span.parent = Above(span.parent)
 
 
 def _is_cancelled(error: BaseException) -> bool:
