@@ -45,7 +45,7 @@ model: $(VENV)/.dev  ## the real model of examples/research_agent, where its run
 	else echo "No wheel of ik-llama-cpp-python for this interpreter: the example's test will be skipped."; fi
 
 soak: $(VENV)/.dev  ## the long forms of the breaking tests: the figures in docs/reliability.md
-	$(BIN)/python -m pytest tests/breaking -m soak -q -rA --no-header --tb=short
+	$(BIN)/python -m pytest tests/breaking -m soak -q --no-header --tb=short
 
 bench: $(VENV)/.dev  ## the figures and plots of docs/performance.md; makes an environment for each recorder
 	mkdir -p $(RESULTS)

@@ -227,8 +227,9 @@ def leave(token: Token[SpanAbove | None], span: Any) -> None:
 
 
 def left_elsewhere(span: Any) -> None:
-    """A coroutine or generator is closed or collected in another context than it ran in: what is current there stays."""
-    if current_span.get() is span:
+    """Leave a span in another context than it was entered in, as a collected coroutine does: what is current stays."""
+    current: Any = current_span.get()
+    if current is span:
         current_span.set(span.parent)
 
 

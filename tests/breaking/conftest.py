@@ -1,5 +1,6 @@
-"""What the breaking tests share: programs in processes of their own, and what must be true of what they leave behind."""
+"""What the breaking tests share: programs in their own processes, and what must be true of what they leave behind."""
 
+import contextlib
 import importlib.util
 import os
 import signal
@@ -109,10 +110,8 @@ def program(tmp_path: Path) -> Iterator[Callable[..., "subprocess.Popen[str]"]]:
 
 def end_all(process: "subprocess.Popen[str]") -> None:
     """Kill a program of ours and its children: they are a session of their own."""
-    try:
+    with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
-    except ProcessLookupError:
-        pass
     process.communicate()
 
 

@@ -1,4 +1,4 @@
-"""What a machine does to a recorder: a full disk, a locked or broken database, folders that vanish, a clock set back."""
+"""What a machine does to a recorder: full disks, locked or broken databases, folders that vanish, clocks set back."""
 
 import os
 import sqlite3

@@ -1,5 +1,6 @@
 """The journal: what is appended is there, in order, whatever interrupts it, until it is stored."""
 
+import contextlib
 import gc
 import inspect
 import os
@@ -11,6 +12,7 @@ import time
 import types
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -159,14 +161,14 @@ def interrupting(journal: Journal, do: Callable[[], object]) -> Callable[[bytes]
     code = Journal.append.__code__
     lines, first = inspect.getsourcelines(code)
 
-    def trace(frame: types.FrameType, event: str, _: object) -> object:
+    def trace(frame: types.FrameType, event: str, _: object) -> Any:
         if event == "line" and "self._busy = False" not in lines[frame.f_lineno - first]:
             sys.settrace(None)
             do()
             sys.settrace(watch)
         return trace
 
-    def watch(frame: types.FrameType, event: str, _: object) -> object:
+    def watch(frame: types.FrameType, event: str, _: object) -> Any:
         return trace if frame.f_code is code else None
 
     def append(record: bytes) -> bool:
@@ -210,10 +212,8 @@ def test_a_handler_that_raises_in_the_middle_of_an_append_leaves_no_half_record(
     expected = []
     for line in range(1, 16):
         left[0] = line
-        try:
+        with contextlib.suppress(KeyboardInterrupt):
             append(b"long " * 40)
-        except KeyboardInterrupt:
-            pass
         record = b"short %d" % line
         journal.append(record)
         expected.append(record)
@@ -296,9 +296,11 @@ def test_a_site_is_defined_once_and_again_at_the_head_of_each_segment(journal: J
     assert (journal.site_number(site("a")), journal.site_number(site("b")), journal.site_number(site("a"))) == (1, 2, 1)
     for _ in range(30):
         journal.append(b"x" * 100_000)
-    heads = [[layout.read(record) for record in read_segment(path)[:2]] for path in segment_files(journal)]
+    heads = [
+        {layout.read(record) for record in read_segment(path)[:3] if record[0] == 4} for path in segment_files(journal)
+    ]
     assert len(heads) > 1
-    expected = [layout.SiteDefinition(1, site("a")), layout.SiteDefinition(2, site("b"))]
+    expected = {layout.SiteDefinition(1, site("a")), layout.SiteDefinition(2, site("b"))}
     assert all(head == expected for head in heads)
 
 

@@ -3,15 +3,18 @@
 import json
 import os
 import shutil
+import warnings
 from pathlib import Path
 
 import pytest
 
 from clearstone import traced
+from clearstone.codec import payload
 from clearstone.codec.keys import machine_key
 from clearstone.observability import MemoryTraceStore, Span, TracerProvider
 from clearstone.record import layout, ownership, segments
 from clearstone.record.recovery import journal_folder, recover
+from clearstone.record.writer import Writer
 from clearstone.store.sqlite import SQLiteTraceStore
 
 
@@ -20,9 +23,7 @@ def leave_behind(database: Path) -> None:
     child = os.fork()
     if not child:
         try:
-            from clearstone.record.writer import Writer
-
-            Writer.wake = lambda _: None  # type: ignore[method-assign]
+            Writer.wake = lambda self: None  # type: ignore[method-assign]
             provider = TracerProvider(database)
 
             @traced(tracer=provider.get_tracer(), span_type="llm")
@@ -31,7 +32,7 @@ def leave_behind(database: Path) -> None:
 
             for number in range(3):
                 ask(f"question {number} ")
-            provider.get_tracer().span("open").start()
+            provider.get_tracer().span("open").__enter__()
         finally:
             os._exit(0)
     os.waitpid(child, 0)
@@ -40,17 +41,10 @@ def leave_behind(database: Path) -> None:
 @pytest.fixture
 def database(tmp_path: Path) -> Path:
     path = tmp_path / "traces.db"
-    with _quiet():
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # from Python 3.12 on: of forks beside threads
         leave_behind(path)
     return path
-
-
-def _quiet() -> "pytest.WarningsRecorder":
-    import warnings
-
-    caught = warnings.catch_warnings()
-    warnings.simplefilter("ignore", DeprecationWarning)
-    return caught  # type: ignore[return-value]
 
 
 def spans(store: MemoryTraceStore | SQLiteTraceStore) -> list[Span]:
@@ -60,13 +54,7 @@ def spans(store: MemoryTraceStore | SQLiteTraceStore) -> list[Span]:
 def is_proven(span: Span) -> list[bool]:
     assert span.outcome is not None
     held = [span.input, span.outcome.value]
-    return [machine_key().vouches(each.name, segments_form(each), each.data) for each in held if each is not None]
-
-
-def segments_form(payload: object) -> int:
-    from clearstone.codec import payload as codec
-
-    return codec.to_raw(payload)[0]  # type: ignore[arg-type]
+    return [machine_key().vouches(each.name, payload.to_raw(each)[0], each.data) for each in held if each is not None]
 
 
 @pytest.mark.parametrize("kind", [MemoryTraceStore, SQLiteTraceStore])

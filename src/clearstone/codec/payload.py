@@ -66,19 +66,6 @@ def without_secrets(payload: Payload, kin: Hashable = None) -> Payload:
     return payload if left is None else Payload(payload.codec, left, payload.buffers, redacted=True)
 
 
-def refused(error: BaseException) -> None:
-    """Go on after a value refused to be serialised or described, with whatever it raised.
-
-    Args:
-        error: the exception being handled; the user's own interruption is raised on.
-
-    Raises:
-        KeyboardInterrupt: it is one.
-    """
-    if isinstance(error, KeyboardInterrupt):
-        raise error
-
-
 def refuse_buffer(_: pickle.PickleBuffer) -> None:
     """Stop the C pickler at a large buffer: `dump` takes such a value.
 
@@ -150,12 +137,11 @@ def dump(value: Any) -> Payload:
         data = pickle.dumps(value, PROTOCOL, buffer_callback=buffers.append)
         if not names_main(data):
             return Payload("pickle", data, tuple(bytes(each.raw()) for each in buffers))
-    except BaseException as error:  # not lost: cloudpickle is asked next, and its refusal is what gets recorded
-        refused(error)
+    except Exception:  # noqa: S110 - not lost: cloudpickle is asked next, and its refusal is what gets recorded
+        pass
     try:
         return Payload("cloudpickle", dump_by_value(value))
-    except BaseException as error:
-        refused(error)
+    except Exception as error:
         return stand_in(value, error)
 
 
@@ -203,8 +189,7 @@ def safe_str(value: Any) -> str:
     """Return ``str(value)``; one that raises is said instead."""
     try:
         return str(value)
-    except BaseException as error:
-        refused(error)
+    except Exception as error:
         return f"<str of {type(value).__qualname__} raised {type(error).__name__}>"
 
 
@@ -216,8 +201,7 @@ def safe_repr(value: Any) -> str:
     """Return a repr of at most a few hundred characters; a repr that raises is said instead."""
     try:
         return _SHORT.repr(value)
-    except BaseException as error:
-        refused(error)
+    except Exception as error:
         return f"<repr of {type(value).__qualname__} raised {type(error).__name__}>"
 
 

@@ -11,8 +11,7 @@ taken by the thread it interrupts; where one does run after all (the next segmen
 file), its records are put beside, in their order, and the interrupted append takes them along. A forked child starts a
 journal of its own.
 
-Refused: a segment a thread (a file a thread, and no order among them); a queue with a writer behind it (what is in a
-queue dies with the process).
+Refused: a segment a thread (no order among them); a queue with a writer behind it (it dies with the process).
 """
 
 from __future__ import annotations
@@ -93,7 +92,6 @@ class Journal:
         self.dropped = 0
         self._busy = False
         self._late: deque[bytes] = deque()
-        self._taking_late = threading.Lock()
         # sites
         for cache in self._caches:
             cache.clear()
@@ -160,15 +158,14 @@ class Journal:
         with self._alone() as alone:
             while alone and self._late and lock is self._lock:
                 record = self._late[0]
-                size, at = len(record), self._at
-                if not self._make_room(size, lock):
-                    self._late.popleft()
+                size = len(record)
+                if self._make_room(size, lock):
+                    at = self._at
+                    self._data[at + 4 : at + 4 + size] = record
+                    self._lengths[at >> 2] = size
+                    self._at = at + 4 + size + (-size & 3)
+                else:
                     self._drop_record()
-                    continue
-                at = self._at
-                self._data[at + 4 : at + 4 + size] = record
-                self._lengths[at >> 2] = size
-                self._at = at + 4 + size + (-size & 3)
                 self._late.popleft()
 
     def _append_to_next(self, record: bytes) -> bool:
@@ -201,27 +198,32 @@ class Journal:
     def site_number(self, row: SiteRow) -> int:
         """Return the number that stands for `row` in this journal; `NO_SITE` when there are too many, or no room."""
         number = self._numbers.get(row)
-        if number is None:
-            with self._lock:
-                number = self._numbers.get(row) or self._define(row)
-        return number
-
-    def _define(self, row: SiteRow) -> int:
-        if len(self._numbers) >= MOST_SITES:
-            return NO_SITE
-        number = next(self._next_number)
-        definition = layout.site_record(number, row)
-        if not self.append(definition):
-            return NO_SITE
-        self.definitions.append(definition)
-        self._numbers[row] = number
-        return number
+        if number is None and len(self._numbers) < MOST_SITES:
+            number = next(self._next_number)  # where two threads define one at once, either number will do
+            definition = layout.site_record(number, row)
+            self.definitions.append(definition)  # first: the next segment may begin before the record is there
+            if not self.append(definition):
+                return NO_SITE
+            self._numbers[row] = number
+        return number or NO_SITE
 
     def number_cache(self) -> dict[str, Any]:
         """Return an empty dict for site numbers, which is emptied when they begin anew, in a forked child."""
         cache: dict[str, Any] = {}
         self._caches.append(cache)
         return cache
+
+    def is_inside(self) -> bool:
+        """Whether this thread is in the middle of an append: it runs a signal handler, or a `__del__`.
+
+        It then holds what the writer waits for, and must not wait for the writer.
+        """
+        if not self._lock.acquire(blocking=False):
+            return False
+        try:
+            return self._busy
+        finally:
+            self._lock.release()
 
     @property
     def begun(self) -> bool:
@@ -238,10 +240,7 @@ class Journal:
 
     @contextlib.contextmanager
     def _alone(self) -> Iterator[bool]:
-        """Hold the lock; what a signal handler of this thread appends meanwhile is put beside.
-
-        Gives whether this thread was in no such place already.
-        """
+        """Hold the lock, and say whether this thread had none; what its signal handlers append is put beside."""
         with self._lock:
             before, self._busy = self._busy, True
             try:
@@ -288,19 +287,14 @@ class Journal:
                 header = layout.header(about, proof, self.definitions)
                 segment.data[0 : len(header)] = header
             except OSError as error:
-                self._discard(segment)
+                self._supply.let_go(segment)
                 failed = error
             except BaseException:
-                self._discard(segment)
+                self._supply.let_go(segment)
                 raise
             else:
                 return segment, len(header)
         return None
-
-    def _discard(self, segment: Segment) -> None:
-        if segment is self._supply.spare:
-            self._supply.spare = None
-        self._supply.let_go(segment)
 
     def _go_on_in(self, segment: Segment, begin: int, filled: tuple[Filled, ...]) -> None:
         """Make `segment` the current one. Nothing is called in here, so that all of it happens or none."""

@@ -17,7 +17,7 @@ from clearstone import run
 from clearstone.checkpoint import policy
 from clearstone.codec import redact
 from clearstone.codec.arguments import encode_arguments
-from clearstone.codec.payload import encode, is_suspicious, refuse_buffer, refused
+from clearstone.codec.payload import encode, is_suspicious, refuse_buffer
 from clearstone.record import effects, faults, layout
 from clearstone.record.identity import next_span, next_trace
 from clearstone.record.tracer import NO_ATTRIBUTES, UNSET, LiveSpan
@@ -67,8 +67,7 @@ class Recording:
                 form, data = PICKLE, _dumps((args, kwargs), 5, buffer_callback=refuse_buffer)
                 if use.hidden or (len(data) > use.innocent_given and is_suspicious(use.given, data)):
                     form, data = encode_arguments(args, kwargs, use.given, use.hidden)
-            except BaseException as error:
-                refused(error)
+            except Exception:
                 form, data = encode_arguments(args, kwargs, use.given, use.hidden)
             call = RecordedCall()
             call.tracer, call.use, call.input = self._tracer, use, (form, data)
@@ -103,7 +102,7 @@ class Recording:
         except Exception as error:
             faults.report(f"recording a call of {site.key}", error)
             return run.PASSING
-        return call
+        return call  # type: ignore[no-any-return]  # made without its class being called
 
     def _use(self, site: Site) -> SiteInUse:
         tracer = self._tracer
@@ -248,8 +247,7 @@ class RecordedCall(LiveSpan):
                 form, data = PICKLE, _dumps(value, 5, buffer_callback=refuse_buffer)
                 if len(data) > self.use.innocent_gave and is_suspicious(self.use.gave, data):
                     form, data = encode(value, self.use.gave)
-            except BaseException as error:
-                refused(error)
+            except Exception:
                 form, data = encode(value, self.use.gave)
             if self.watch is not None or self.entry is not None:
                 self._ending()
@@ -268,7 +266,7 @@ class RecordedCall(LiveSpan):
             faults.report(f"recording the result of {self.name}", error)
             self.output = None
             self.end(elapsed)
-        except BaseException:  # the user's own interruption
+        except BaseException:  # a signal handler of the user's that leaves
             self.end(elapsed)
             raise
 

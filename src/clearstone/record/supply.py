@@ -106,6 +106,8 @@ class Supply:
 
     def let_go(self, segment: Segment) -> None:
         """Delete a segment."""
+        if segment is self.spare:
+            self.spare = None
         self.held -= segment.size
         if segment.path is None:
             self._in_memory -= segment.size
@@ -137,7 +139,6 @@ class Supply:
         """Let go of the spare, and of the process's folder, which is removed where it holds no segment."""
         if self.spare is not None:
             self.let_go(self.spare)
-            self.spare = None
         if self._owned is not None:
             self._owned.release()
             self._owned = None

@@ -33,7 +33,7 @@ from clearstone.record.batches import Assembler, store_records
 from clearstone.record.journal import Journal
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from clearstone.record.journal import OnFull
@@ -74,9 +74,7 @@ class Writer:
 
     def _reset(self) -> None:
         self._assembler = Assembler(self.journal.process)
-        self._bell = (
-            threading.Lock()
-        )  # locked: silent. Whoever wakes releases it: safe in signal handlers, as no Event is
+        self._bell = threading.Lock()  # locked: silent. Whoever wakes releases it, as no Event may be in a handler
         self._bell.acquire()
         self._progress = threading.Condition()
         self._one_at_a_time = threading.RLock()
@@ -85,6 +83,7 @@ class Writer:
         self._forking: set[int] = set()
         self._thread: threading.Thread | None = None
         self._closed = False
+        self._try_again_at = 0.0
         self._problem: BaseException | None = None
 
     # --- any thread --------------------------------------------------------------------------------------------------
@@ -137,18 +136,21 @@ class Writer:
         self.journal.parked = True
         self._ring()
         flushed = self._drain(timeout)
+        self._try_again_at = 0.0
         if flushed and first:
             self._tidy_up_to(TIDY_AT_CLOSE_SECONDS)
         thread = self._thread
         if thread is not None and thread is not threading.current_thread():
             thread.join(timeout if flushed else 0)
-        if flushed:
+        if flushed and self._store_the_rest():  # what came before the thread saw that it is closed
             self.journal.close()
             _running.discard(self)
         return flushed
 
     def _drain(self, timeout: float) -> bool:
         """Store in this thread what is there now; give up after so many seconds in which the store took nothing."""
+        if self.journal.is_inside():
+            return False
         target, until = self.journal.appended, time.monotonic() + timeout
         while self.journal.stored < target:
             if not self._one_at_a_time.acquire(timeout=max(0.0, until - time.monotonic())):
@@ -170,7 +172,9 @@ class Writer:
         interrupt = getattr(self._store, "interrupt", None)
         if interrupt is not None:
             try:
-                interrupt(self.journal.process.token)
+                with self._alone() as alone:
+                    if alone:
+                        interrupt(self.journal.process.token)
             except Exception as error:
                 faults.report("marking interrupted spans", error)
 
@@ -192,7 +196,7 @@ class Writer:
         thread = self._thread
         if self._closed or thread is None or not thread.is_alive() or thread is threading.current_thread():
             return False
-        return not self._stores_in_this_thread()
+        return not self._stores_in_this_thread() and not self.journal.is_inside()
 
     def _stores_in_this_thread(self) -> bool:
         """Whether a batch is being stored further up in this thread, interrupted by a signal handler or `__del__`."""
@@ -204,9 +208,12 @@ class Writer:
             self._one_at_a_time.release()
 
     def _store_late(self) -> None:
-        """Store what was appended after `close`; what the store does not take stays in the journal."""
+        """Store what was appended after `close`; what the store does not take stays in the journal for the next try."""
         _running.add(self)  # closed again at exit
-        self._store_the_rest()
+        if self.journal.is_inside():
+            return
+        if time.monotonic() >= self._try_again_at and not self._store_the_rest():
+            self._try_again_at = time.monotonic() + LONGEST_PAUSE
 
     def _store_the_rest(self) -> bool:
         """Store what has been appended until now; daemon threads may go on for ever."""
@@ -240,6 +247,8 @@ class Writer:
             self.journal.parked = False
             self._recover()
             self._recovering = False
+            with self._progress:
+                self._progress.notify_all()
             self._loop()
             self._store_the_rest()
         finally:
@@ -283,12 +292,26 @@ class Writer:
         if tidy is None:
             return False
         try:
-            return bool(tidy(seconds))
+            with self._alone() as alone:
+                return alone and bool(tidy(seconds))
         except StoreError:  # locked, full or down: at another time
             return False
         except Exception as error:
             faults.report("tidying the store", error)
             return False
+
+    @contextlib.contextmanager
+    def _alone(self) -> Iterator[bool]:
+        """Use the store as `_try_batch` does: a handler that interrupts it must not begin a transaction in another."""
+        with self._one_at_a_time:
+            if self._storing:
+                yield False
+                return
+            self._storing = True
+            try:
+                yield True
+            finally:
+                self._storing = False
 
     def _tidy_up_to(self, seconds: float) -> None:
         """Tidy in small pieces, so that no batch waits long for one."""
