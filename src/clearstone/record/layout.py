@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from clearstone.store.base import ProcessRow, RawPayload, SiteRow
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
 MAGIC = b"CLSJRNL1"
 LENGTH = Struct("=I")  # as the machine has it: a journal never leaves it
@@ -273,5 +273,5 @@ def _parts(record: bytes, at: int) -> dict[int, RawPayload]:
     return found
 
 
-_READERS = {START_KIND: _start, END_KIND: _end, CHUNK_KIND: _chunk, SITE_KIND: _site}
+_READERS: dict[int, Callable[[bytes], Record]] = {START_KIND: _start, END_KIND: _end, CHUNK_KIND: _chunk, SITE_KIND: _site}
 KINDS = frozenset(_READERS)
