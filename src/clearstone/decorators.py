@@ -138,7 +138,7 @@ def traced(
     Raises:
         ConfigurationError: an option is of another kind, or what is decorated is not callable.
     """
-    check_options(function, span_type, name, replay)
+    check_options(function, span_type, name, replay, tracer, attributes)
 
     def decorate(wrapped: Any) -> TracedFunction:
         key, known = key_of(wrapped), _site_of(wrapped)

@@ -14,7 +14,7 @@ def home() -> Path:
     if _configured is not None:
         return _configured
     named = os.environ.get("CLEARSTONE_HOME") or ".clearstone"
-    return _resolved.setdefault(named, Path(named).absolute())
+    return _resolved.setdefault(named, Path(named).expanduser().absolute())
 
 
 def set_home(folder: str | os.PathLike[str] | None) -> None:

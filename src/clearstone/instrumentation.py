@@ -96,7 +96,9 @@ def instrument(
             an option is of another kind. Where the module is not imported yet, its import raises the former.
     """
     module, _ = _parsed(target)
-    check_options(None, span_type, name, replay)
+    if module == "builtins":
+        raise ConfigurationError(f"{target} is what the recorder is made of too; name a function that calls it")
+    check_options(None, span_type, name, replay, tracer, attributes)
     with _lock:
         waiting = target in _options and target not in _installed
         _options[target] = _Options(span_type, name, replay, attributes, record_effects, tracer)

@@ -215,7 +215,7 @@ live_streams: weakref.WeakValueDictionary[int, OpenSpan] = weakref.WeakValueDict
 """Those of streams: an object that keeps its own unfinished stream must not be kept by it."""
 
 _overridden = False
-_disabled = os.environ.get("CLEARSTONE_DISABLED", "") not in {"", "0"}
+_disabled = os.environ.get("CLEARSTONE_DISABLED", "").lower() not in {"", "0", "false", "no", "off"}
 
 
 def leave(token: Token[SpanAbove | None], span: Any) -> None:

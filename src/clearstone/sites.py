@@ -8,20 +8,22 @@ from __future__ import annotations
 
 import inspect
 import sys
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from clearstone.callables import innermost
 from clearstone.codec.payload import MAIN_NAMES
 from clearstone.errors import ConfigurationError
+from clearstone.record.tracer import Tracer
 from clearstone.span import Site, replay_mode
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from clearstone.span import ReplayMode
 
 
-def check_options(function: Any, span_type: Any, name: Any, replay: Any) -> None:
+def check_options(  # noqa: PLR0917 - the options of `traced`, in its order
+    function: Any, span_type: Any, name: Any, replay: Any, tracer: Any = None, attributes: Any = None
+) -> None:
     """Refuse what `traced` cannot mean.
 
     Raises:
@@ -29,11 +31,15 @@ def check_options(function: Any, span_type: Any, name: Any, replay: Any) -> None
     """
     if isinstance(function, str):
         raise ConfigurationError(f"@traced({function!r}) lacks a name; write @traced(span_type={function!r})")
-    if replay not in {None, "serve", "run"}:
+    if replay is not None and replay not in ("serve", "run"):
         raise ConfigurationError(f"replay={replay!r} is neither 'serve' nor 'run'")
     for option, value in (("span_type", span_type), ("name", name)):
         if value is not None and not isinstance(value, str):
             raise ConfigurationError(f"{option}={value!r} is no text; write it as {option}={str(value)!r}")
+    if tracer is not None and not isinstance(tracer, Tracer):
+        raise ConfigurationError(f"tracer={tracer!r} is no Tracer; TracerProvider.get_tracer(name) gives one")
+    if attributes is not None and not isinstance(attributes, Mapping):
+        raise ConfigurationError(f"attributes={attributes!r} is no dict of names and values")
 
 
 def described(  # noqa: PLR0917 - the options of `traced`, in its order

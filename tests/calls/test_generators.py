@@ -138,7 +138,7 @@ def test_an_error_thrown_in_passes_one_library_frame(recorded: Recorded) -> None
     next(made)
     with pytest.raises(LookupError):
         made.throw(error)
-    assert len([f for f in traceback.extract_tb(error.__traceback__) if "/clearstone/" in f.filename]) == 1
+    assert len([f for f in traceback.extract_tb(error.__traceback__) if "/src/clearstone/" in f.filename]) == 1
 
 
 def test_yield_from_passes_everything_on(recorded: Recorded) -> None:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import importlib
 import json
+import os
 import re
+import subprocess
 import sys
 import textwrap
 from typing import TYPE_CHECKING, Any
@@ -258,8 +260,25 @@ def test_a_target_of_another_form_is_refused_with_the_form(target: Any) -> None:
 
 
 def test_what_is_built_into_python_and_cannot_be_replaced_is_refused() -> None:
-    with pytest.raises(ConfigurationError, match=r"'builtins:dict.get' cannot be replaced \(.*\); decorate a function"):
-        instrument("builtins:dict.get")
+    with pytest.raises(ConfigurationError, match=r"cannot be replaced \(.*\); decorate a function"):
+        instrument("datetime:datetime.isoformat")
+    with pytest.raises(ConfigurationError, match="what the recorder is made of"):
+        instrument("builtins:len")
+
+
+def test_what_opening_the_default_database_calls_may_be_instrumented(tmp_path: Path) -> None:
+    code = """
+    import os
+    from clearstone import instrument
+    for name in ("getpid", "getcwd", "stat"):
+        instrument(f"os:{name}", span_type="tool")
+    os.getpid(), os.getcwd(), os.stat(".")
+    """
+    environment = os.environ | {"CLEARSTONE_HOME": str(tmp_path / "home")}
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code)], env=environment, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_a_wrong_option_is_refused_as_the_decorator_does() -> None:

@@ -100,7 +100,7 @@ def test_an_error_passes_one_library_frame_per_decorated_call(recorded: Recorded
     with pytest.raises(ValueError, match="mine") as raised:
         outer() if way == "sync" else asyncio.run(aouter())
     frames = [frame.filename for frame in traceback.extract_tb(raised.value.__traceback__)]
-    assert sum("/clearstone/" in name for name in frames) == 2
+    assert sum("/src/clearstone/" in name for name in frames) == 2
     assert not any("/wrapt/" in name for name in frames)
 
 

@@ -238,7 +238,7 @@ def test_an_error_in_a_stream_ends_it_and_goes_through_one_library_frame(recorde
     assert (call.chunks, call.ended) == ([1], ("streamed", True))
     assert call.end is not None
     assert (call.end.status, call.end.status_text) == ("ERROR", "ValueError: broken off")
-    assert len([f for f in traceback.extract_tb(error.__traceback__) if "/clearstone/" in f.filename]) == 1
+    assert len([f for f in traceback.extract_tb(error.__traceback__) if "/src/clearstone/" in f.filename]) == 1
 
 
 def test_a_stream_nobody_finishes_ends_when_it_is_collected(recorded: Recorded) -> None:

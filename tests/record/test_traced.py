@@ -268,7 +268,7 @@ def test_an_exception_is_recorded_and_goes_on_as_the_same_object_through_one_lib
     assert span.outcome.failure is not None
     assert isinstance(load_exception(span.outcome.failure), ValueError)
     assert (span.status.code, span.status.description) == (StatusCode.ERROR, "ValueError: no")
-    library = [f for f in traceback.extract_tb(raised[0].__traceback__) if "/clearstone/" in f.filename]
+    library = [f for f in traceback.extract_tb(raised[0].__traceback__) if "/src/clearstone/" in f.filename]
     assert len(library) == 1
 
 

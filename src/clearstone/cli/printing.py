@@ -11,7 +11,7 @@ import click
 from rich.console import Console
 from rich.markup import escape as escape_markup
 
-SHORT_ID = 12
+SHORT_ID = 16
 COLOURS = {"ERROR": "red", "OK": "green", "UNSET": "default"}
 
 

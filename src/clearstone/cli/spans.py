@@ -45,7 +45,7 @@ def _span_text(span: Span, width: int, several: set[str]) -> str:
     on = f" [dim]on {escape(span.instance.rpartition(':')[2])}[/]" if span.instance in several else ""
     given = f"({values.arguments_text(span.input, width)})" if span.input is not None else ""
     lines = [f"[bold]{escape(span.name)}[/]{_kind(span)} {_length(span)} {escape(given)}{on}"]
-    came = values.outcome_text(span.outcome, width)
+    came = values.outcome_text(span.outcome, width, ended=not span.is_open)
     if came:
         lines.append(f"[{_colour(span)}]→ {escape(came)}[/]")
     if span.outcome is not None:

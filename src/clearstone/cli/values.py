@@ -72,8 +72,8 @@ def is_cancelled(failure: Failure) -> bool:
     return failure.type_name in CANCELLED
 
 
-def outcome_text(outcome: Outcome | None, width: int = 100) -> str:
-    """Return one line about what a call gave."""
+def outcome_text(outcome: Outcome | None, width: int = 100, *, ended: bool = True) -> str:
+    """Return one line about what a call gave; so far, where it has not ended."""
     if outcome is None:
         return ""
     if outcome.failure is not None and outcome.failure.type_name in CANCELLED:
@@ -81,9 +81,9 @@ def outcome_text(outcome: Outcome | None, width: int = 100) -> str:
     if outcome.failure is not None:
         return _failure_text(outcome.failure) + _marks(outcome.failure.value)
     if outcome.kind == "streamed":
-        ended = "" if outcome.complete else ", closed early"
+        early = ", closed early" if ended and not outcome.complete else ""
         marks = " <redacted>" if any(chunk.value.redacted for chunk in outcome.chunks) else ""
-        return f"{len(outcome.chunks)} chunk(s){ended}{marks}"
+        return f"{len(outcome.chunks)} chunk(s){early}{marks}"
     return text(outcome.value, width)
 
 

@@ -15,6 +15,7 @@ Refused: pickling the exception object.
 
 from __future__ import annotations
 
+import json
 import traceback
 from dataclasses import dataclass, field, replace
 from pickle import PicklingError
@@ -58,9 +59,10 @@ class Unpicklable:
 
     type_name: str
     text: str
+    reason: str = ""
 
     def __repr__(self) -> str:
-        return f"<{self.type_name} that was not recorded: {self.text}>"
+        return f"<not recorded: {self.text} of type {self.type_name}, {self.reason}>"
 
 
 def dump_exception(error: BaseException) -> Failure:
@@ -71,8 +73,8 @@ def dump_exception(error: BaseException) -> Failure:
     redactor = redact.active()
     return Failure(
         type_name=type_name(type(error)),
-        message=_cut(redactor.text(payload.safe_str(error)), LONGEST_MESSAGE),
-        traceback=_cut(redactor.text(_formatted(error)), LONGEST_TRACEBACK),
+        message=_cut(redactor.shown(payload.safe_str(error)), LONGEST_MESSAGE),
+        traceback=_cut(redactor.shown(_formatted(error)), LONGEST_TRACEBACK),
         raised_at=raised_at(error),
         value=payload.without_secrets(_dump_data(error), "exception"),
     )
@@ -243,13 +245,15 @@ def or_described(value: Any, levels: int = LEVELS) -> Any:
     kind = type(value)
     if issubclass(kind, ExceptionData):  # not isinstance: it asks the value for its `__class__`
         return _only_picklable(value)
-    if payload.dump(value).codec != "stand-in":
+    whole = payload.dump(value)
+    if whole.codec != "stand-in":
         return value
     if levels and kind in {list, tuple}:
         return kind(or_described(item, levels - 1) for item in value)
     if levels and kind is dict:
         return {key: or_described(item, levels - 1) for key, item in value.items()}
-    return Unpicklable(type_name(kind), redact.active().shown(payload.safe_repr(value)))
+    told = json.loads(payload.without_secrets(whole).data)
+    return Unpicklable(type_name(kind), told["repr"], told["reason"])
 
 
 # --- making ----------------------------------------------------------------------------------------------------------

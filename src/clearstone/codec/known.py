@@ -274,12 +274,24 @@ def _scalar(node: Object) -> View | None:
     return None
 
 
+def _unpicklable(node: Object) -> View | None:
+    match node.states:
+        case ([str(kind), str(text), str(reason)],):
+            return View(
+                "clearstone.codec.exceptions:Unpicklable",
+                f"<not recorded: {text} of type {kind}, {reason}>",
+                whole=True,
+            )
+    return None
+
+
 _READERS: dict[str, tuple[Callable[[Object], View | None], frozenset[str]]] = {
     **dict.fromkeys(NAMERS, (_definition, _NO)),
     "builtins:getattr": (_attribute, _NO),
     "types:CodeType": (_code, _NO),
     "clearstone.codec.payload:the_restored": (_itself, _NO),
     "clearstone.codec.exceptions:ExceptionData": (_exception_data, frozenset({"states"})),
+    "clearstone.codec.exceptions:Unpicklable": (_unpicklable, frozenset({"states"})),
     "functools:partial": (_partial, frozenset({"states"})),
     "collections:deque": (_deque, frozenset({"items"})),
     "datetime:datetime": (_moment, _NO),

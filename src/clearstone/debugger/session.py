@@ -197,6 +197,12 @@ class ReplayEngine:
             raise ConfigurationError(
                 f"the failed call has its own arguments; to pass {', '.join(kwargs)}, name the method too"
             )
+        if call.input.redacted:
+            self._source.notes.append(
+                f"Secrets among the arguments of {call.site.replace(':', '.', 1)} were redacted: it is called with "
+                f"markers in their place, and may fail otherwise than it did. Name the method and give its arguments "
+                f"to have others."
+            )
         function = self._method(call.method) if call.method else self._source.function(call.site)
         return _Call(function, args, recorded)
 

@@ -13,19 +13,20 @@ _lock = threading.RLock()  # reentrant: a signal handler may interrupt a report 
 _counts: Counter[str] = Counter()
 
 
-def report(doing: str, error: BaseException) -> None:
+def report(doing: str, error: BaseException, meanwhile: str = "was skipped") -> None:
     """Count a fault; the first of each kind is said on standard error.
 
     Args:
         doing: what the recorder was doing, as in "recording a call of app:ask".
         error: what went wrong.
+        meanwhile: what became of that.
     """
     kind = type(error).__name__
     with _lock:
         _counts[kind] += 1
         first = _counts[kind] == 1
     if first:
-        notice.say(f"{doing} failed and was skipped: {kind}: {_said(error)}")
+        notice.say(f"{doing} failed and {meanwhile}: {kind}: {_said(error)}")
 
 
 def _said(error: BaseException) -> str:

@@ -273,5 +273,10 @@ def _parts(record: bytes, at: int) -> dict[int, RawPayload]:
     return found
 
 
-_READERS: dict[int, Callable[[bytes], Record]] = {START_KIND: _start, END_KIND: _end, CHUNK_KIND: _chunk, SITE_KIND: _site}
+_READERS: dict[int, Callable[[bytes], Record]] = {
+    START_KIND: _start,
+    END_KIND: _end,
+    CHUNK_KIND: _chunk,
+    SITE_KIND: _site,
+}
 KINDS = frozenset(_READERS)

@@ -32,6 +32,11 @@ from clearstone.codec.keys import machine_key
 from clearstone.record import layout, segments
 from clearstone.store.base import ProcessRow
 
+try:
+    import fcntl
+except ImportError:  # no POSIX system
+    fcntl = None  # type: ignore[assignment]  # asked for before it is used
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -155,10 +160,8 @@ def _lock(path: Path, create: int = 0) -> int | None:
     Raises:
         OSError: it cannot be opened, or there are no such locks here.
     """
-    try:
-        import fcntl
-    except ImportError as error:
-        raise OSError("this system has no flock") from error
+    if fcntl is None:
+        raise OSError("this system has no flock")
     descriptor = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC | create, 0o600)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -163,7 +163,7 @@ class TracerProvider:
         """
         report = self._report(self._writer.close(timeout))
         if (not report and not self.journal.is_inside()) or report.dropped:  # inside: stored when the append goes on
-            faults.report("storing spans", StoreError(str(report)))
+            faults.report("storing spans", StoreError(str(report)), "is left to who opens the database next")
         self._store.close()
         return report
 
@@ -288,10 +288,13 @@ def configure(
         ConfigurationError: `redact_keys` or `redact_keep` hold no names.
     """
     global _default, _default_failed
-    _set_redaction(redact, redact_keys, redact_keep)
+    if provider is not None and not isinstance(provider, TracerProvider):
+        raise ConfigurationError(f"provider={provider!r} is no TracerProvider; give one, or db_path= or home=")
+    rules = _rules(redact, redact_keys, redact_keep)
     if home is not None:
         _set_home(home)
     chosen = provider if provider is not None else TracerProvider(db_path)
+    redaction.use(rules)
     with _default_lock:
         if _default is None:
             atexit.register(_say_nothing_was_recorded)
@@ -314,7 +317,8 @@ def _make_default() -> None:
     if _default is not None or _default_failed:
         return  # another thread was faster
     try:
-        _default = TracerProvider()
+        with run.suspended():  # what it calls may be instrumented
+            _default = TracerProvider()
     except StoreError as error:
         _default_failed = True
         faults.report("opening the default trace database", error)
@@ -358,22 +362,20 @@ def _say_nothing_was_recorded() -> None:
         notice.say("this run recorded no call: is anything decorated with @traced or @checkpointable called in it?")
 
 
-def _set_redaction(
+def _rules(
     redact: Callable[[str], str] | bool | None, keys: Iterable[str] | None, keep: Iterable[str] | None
-) -> None:
+) -> redaction.Rules | None:
+    now = redaction.active().rules
     if redact is None and keys is None and keep is None:
-        return
+        return now
     if redact is False:
-        redaction.use(None)
-        return
-    now = redaction.active().rules or redaction.Rules()
+        return None
+    now = now or redaction.Rules()
     function = now.function if redact is None else None if redact is True else redact
-    redaction.use(
-        redaction.Rules(
-            now.keys if keys is None else keys,  # type: ignore[arg-type]  # it makes tuples of them
-            now.keep if keep is None else keep,  # type: ignore[arg-type]
-            function,
-        )
+    return redaction.Rules(
+        now.keys if keys is None else keys,  # type: ignore[arg-type]  # it makes tuples of them
+        now.keep if keep is None else keep,  # type: ignore[arg-type]
+        function,
     )
 
 

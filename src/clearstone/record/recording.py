@@ -96,9 +96,9 @@ class Recording:
                 run.live_streams[number] = call
             else:
                 _live[number] = call
-            if call.entry is not None:
-                call.entry = policy.at_entry(site, instance, start_ns)
             call.started = perf_counter_ns()
+            if call.entry is not None:
+                call.entry = policy.at_entry(site, instance, start_ns)  # part of the call: what it calls starts later
         except Exception as error:
             faults.report(f"recording a call of {site.key}", error)
             return run.PASSING

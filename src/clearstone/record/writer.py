@@ -336,7 +336,7 @@ class Writer:
                 self.journal.advance(size)
             except Exception as error:  # a store of the user's may raise anything: tried again like any other
                 self._problem = error
-                faults.report("storing spans", error)
+                faults.report("storing spans", error, "will be tried again; they wait in the journal")
                 return False
             finally:
                 self._storing = False

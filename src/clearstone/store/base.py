@@ -380,7 +380,7 @@ def chosen(reference: str, found: Sequence[str], *, empty: bool) -> str:
         return found[0]
     if found:
         number = str(len(found)) if len(found) <= MOST_LISTED else f"more than {MOST_LISTED}"
-        listed = ", ".join(trace_id[:12] for trace_id in found[:MOST_LISTED])
+        listed = ", ".join(trace_id for trace_id in found[:MOST_LISTED])
         raise TraceNotFoundError(f"{reference!r} is the beginning of {number} traces ({listed}); give more digits")
     if empty:
         raise TraceNotFoundError(

@@ -69,7 +69,7 @@ def spans_of_query(
     """
     wanted = texts.terms(query.text) if query.text else []
     exact = hits is not None and all(len(term) == 1 for term in wanted)
-    limit = -1 if query.limit is None else query.limit
+    limit = -1 if query.limit is None else min(query.limit, _MOST)
     if query.text and not wanted:
         return  # no word is in no text
     conditions, values = _conditions(query, hits)
@@ -152,7 +152,7 @@ def summaries(db: sqlite3.Connection, limit: int | None) -> list[TraceSummary]:
 
 
 def _newest_first(db: sqlite3.Connection, limit: int | None) -> list[bytes]:
-    most = -1 if limit is None else limit
+    most = -1 if limit is None else min(limit, _MOST)
     found = [trace_id for (trace_id,) in db.execute(schema.READ_NEWEST, (most,))]
     if limit is None or len(found) < limit:
         found += [trace_id for (trace_id,) in db.execute(schema.READ_TOPLESS, (max(most - len(found), -1),))]
