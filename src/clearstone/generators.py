@@ -3,8 +3,8 @@
 Idea: what is handed out is a generator of ours around the user's, so it is one to whoever asks. Each next, send, throw
 and close goes on to the user's; closing is throwing GeneratorExit, as in Python itself.
 
-Invariant: the call's span is current only while the generator's own code runs, never across a ``yield``; an exception
-passes through one frame of this file at most.
+Invariant: the call's span is current only while the generator's own code runs, never across a ``yield``, and no item,
+and nothing that was sent or thrown in, is held across one; an exception passes through one frame of this file at most.
 """
 
 from __future__ import annotations
@@ -85,14 +85,15 @@ def _stream(made: _Made) -> Generator[Any, Any, Any]:
     stream: Any = None
     step: Any = None
     given: Any = None
+    chunk: list[Any] = []  # a consumer that is done with an item finds it gone: nothing of ours holds it at a yield
     while True:
         token = call.enter()
         try:
             if stream is None:
                 stream = made.start()
-                chunk = next(stream)
+                chunk.append(next(stream))
             else:
-                chunk = step(given)
+                chunk.append(step(given))
         except StopIteration as end:
             call.leave(token)
             call.closed() if isinstance(given, GeneratorExit) else call.returned(end.value)
@@ -102,9 +103,10 @@ def _stream(made: _Made) -> Generator[Any, Any, Any]:
             call.closed() if isinstance(error, GeneratorExit) else call.raised(error)
             raise
         call.leave(token)
-        call.chunk(chunk)
+        call.chunk(chunk[0])
+        given = None
         try:
-            step, given = stream.send, (yield chunk)
+            step, given = stream.send, (yield chunk.pop())
         except BaseException as error:
             step, given = stream.throw, _as_thrown(error)
 
@@ -117,20 +119,21 @@ async def _async_stream(made: _Made) -> AsyncGenerator[Any, Any]:
     """Drive an async generator (see `_stream`)."""
     call = made.begin()
     if call.answer is not None:
-        for chunk in streams.played(call.answer):
-            yield chunk
+        for recorded in streams.played(call.answer):
+            yield recorded
         return
     stream: Any = None
     step: Any = None
     given: Any = None
+    chunk: list[Any] = []  # a consumer that is done with an item finds it gone: nothing of ours holds it at a yield
     while True:
         token = call.enter()
         try:
             if stream is None:
                 stream = made.start()
-                chunk = await _first_step(stream)
+                chunk.append(await _first_step(stream))
             else:
-                chunk = await step(given)
+                chunk.append(await step(given))
         except StopAsyncIteration:
             call.leave(token)
             call.closed() if isinstance(given, GeneratorExit) else call.returned(None)
@@ -140,9 +143,10 @@ async def _async_stream(made: _Made) -> AsyncGenerator[Any, Any]:
             call.closed() if isinstance(error, GeneratorExit) else call.raised(error)
             raise
         call.leave(token)
-        call.chunk(chunk)
+        call.chunk(chunk[0])
+        given = None
         try:
-            step, given = stream.asend, (yield chunk)
+            step, given = stream.asend, (yield chunk.pop())
         except BaseException as error:
             step, given = stream.athrow, _as_thrown(error)
 

@@ -1,4 +1,4 @@
-"""What is used of wrapt: three classes to build on, and its hook after imports. The only importer of wrapt.
+"""What is used of wrapt: two classes to build on, and its hook after imports. The only importer of wrapt.
 
 Idea: a wrapt proxy keeps what it stands for visible (signature, attributes, `isinstance`, descriptor behaviour), so the
 rooms that wrap something say only what is different. The names are bound here once, with the types wrapt's own stubs do
@@ -17,10 +17,8 @@ if TYPE_CHECKING:
 
     FunctionWrapper = wrapt.FunctionWrapper[Any, Any]
     BoundFunctionWrapper = wrapt.BoundFunctionWrapper[Any, Any]
-    ObjectProxy = wrapt.BaseObjectProxy[Any]
 else:
     FunctionWrapper, BoundFunctionWrapper = wrapt.FunctionWrapper, wrapt.BoundFunctionWrapper
-    ObjectProxy = wrapt.BaseObjectProxy  # not wrapt.ObjectProxy: that one is always iterable
 
 
 def when_imported(module: str, do: Callable[[ModuleType], None]) -> None:

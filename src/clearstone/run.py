@@ -374,12 +374,31 @@ submitting: ContextVar[bool] = ContextVar("clearstone_submitting", default=False
 def _carrying_start(start: Callable[[threading.Thread], None]) -> Callable[[threading.Thread], None]:
     @wraps(start)
     def start_carrying(self: threading.Thread) -> None:
-        run = carried(self.run)
-        if isinstance(run, partial) and not submitting.get():
-            self.run = run  # type: ignore[method-assign]
-        start(self)
+        own, users = self.run, vars(self).get("run")
+        run = carried(own)
+        if run is own or submitting.get():
+            start(self)
+            return
+        self.run = partial(_run_once, self, users, run)  # type: ignore[method-assign]
+        try:
+            start(self)
+        except Exception:  # started before, or no thread is to be had
+            _restore(self, users)
+            raise
 
     return start_carrying
+
+
+def _run_once(thread: threading.Thread, users: Callable[[], None] | None, run: Callable[[], None]) -> None:
+    """Run a thread, which gets its own `run` back: it would be in a cycle with what is bound to it."""
+    _restore(thread, users)
+    run()
+
+
+def _restore(thread: threading.Thread, users: Callable[[], None] | None) -> None:
+    vars(thread).pop("run", None)
+    if users is not None:
+        thread.run = users  # type: ignore[method-assign]
 
 
 def _carrying_submit(submit: Callable[..., Any]) -> Callable[..., Any]:

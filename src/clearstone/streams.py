@@ -10,22 +10,22 @@ returns that object.
 Invariant: the call's span is current only while the stream's own code runs, never while its consumer's does. The
 outcome ends once, whichever of the five comes first.
 
-Refused: `weakref.finalize` for the last of them (its registry would keep a stream alive that is kept on the object its
-call is bound to); a generator around the stream (its `close`, its attributes and ``isinstance`` would be lost);
-recording all chunks at the end (their times would be lost, and all of them if the process dies).
+Refused: a proxy of wrapt's (its special methods are not the stream's: ``isinstance`` and `itertools.tee` are misled);
+`weakref.finalize` for the last of them (its registry would keep a stream alive that is kept on the object its call is
+bound to); a generator around the stream (its `close`, its attributes and ``isinstance`` would be lost); recording all
+chunks at the end (their times would be lost, and all of them if the process dies).
 """
 
 from __future__ import annotations
 
-import copy
+import copyreg
 import inspect
 import io
 import sys
 import weakref
 from collections.abc import AsyncGenerator, Generator
+from types import GeneratorType, MethodType
 from typing import TYPE_CHECKING, Any, Literal, Self
-
-from clearstone.proxies import ObjectProxy
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -38,6 +38,8 @@ PLAIN: frozenset[type] = frozenset({
 })  # fmt: skip
 """Types that are never a stream: one look-up spares most results the question."""
 
+
+_ITERATORS = frozenset({"iterator", "async iterator"})
 
 _values: set[weakref.ref[type]] = set()
 """Other types that were looked at and are no streams."""
@@ -69,14 +71,12 @@ def returned(call: OpenCall, result: Any, instance: Any) -> Any:
         instance: what it was bound to.
     """
     kind = kind_of(type(result)) if result is not instance else None
-    if kind is None or kind == "coroutine" or inspect.isawaitable(result) or not call.streaming(kind):
+    awaited = type(result) is GeneratorType and result.gi_code.co_flags & inspect.CO_ITERABLE_COROUTINE
+    proxy = _class_for(type(result)) if kind in _ITERATORS and not awaited else None
+    if proxy is None or not call.streaming(kind):  # type: ignore[arg-type]  # one of the two
         call.returned(result)
         return result
-    return _proxy(result, Reading(call))
-
-
-def _proxy(stream: Any, reading: Reading) -> ReadStream | ReadAsyncStream:
-    return (ReadAsyncStream if kind_of(type(stream)) == "async iterator" else ReadStream)(stream, reading)
+    return proxy(result, Reading(call))
 
 
 # --- recording -------------------------------------------------------------------------------------------------------
@@ -217,72 +217,105 @@ def _finished(proxy: Any, result: Any, *, ends: bool) -> Any:
         return result
     if result is proxy.__wrapped__:
         return proxy
-    return _proxy(result, proxy._self_reading) if kind_of(type(result)) in {"iterator", "async iterator"} else result
+    another = _class_for(type(result)) if kind_of(type(result)) in _ITERATORS else None
+    return another(result, proxy._self_reading) if another is not None else result
 
 
-class _IfThere:
-    """A method of a proxy that is there only if the stream has it."""
+_RECORDED: dict[str, Callable[..., Any]] = {
+    "__iter__": _within("__iter__", ends=False),
+    "__aiter__": _within("__aiter__", ends=False),
+    "__enter__": _within("__enter__", ends=False),
+    "__aenter__": _within("__aenter__", ends=False),
+    "__exit__": _within("__exit__", ends=True),
+    "__aexit__": _within("__aexit__", ends=True),
+    "close": _within("close", ends=True),
+    "aclose": _within("aclose", ends=True),
+    "__next__": _read("__next__"),
+    "send": _read("send"),
+    "throw": _read("throw"),
+    "__anext__": _read_async("__anext__"),
+    "asend": _read_async("asend"),
+    "athrow": _read_async("athrow"),
+}
+"""The methods of a stream that mean something to its reading, as its proxy has them."""
 
-    def __init__(self, name: str, method: Callable[..., Any]) -> None:
-        self._name, self._method = name, method
+_OWN = frozenset({
+    "__new__", "__init__", "__init_subclass__", "__subclasshook__", "__class_getitem__", "__class__", "__del__",
+    "__getattribute__", "__getattr__", "__setattr__", "__delattr__", "__reduce_ex__",
+})  # fmt: skip
+"""Special methods that a proxy has itself, or must not have."""
 
-    def __get__(self, proxy: Any, owner: type | None = None) -> Any:
-        if proxy is None:
-            return self
-        getattr(proxy.__wrapped__, self._name)  # raises AttributeError as the stream does
-        return self._method.__get__(proxy, owner)
+_classes: weakref.WeakKeyDictionary[type, type[StreamProxy]] = weakref.WeakKeyDictionary()
+"""The proxy classes, by the class of what they stand for."""
 
 
-class _Stream(ObjectProxy):
-    """What both kinds have in common: a context manager, and copied and pickled as what it stands for."""
+class StreamProxy:
+    """Stands for a stream and records what is read of it.
+
+    Python looks special methods up on classes, and so do ``isinstance`` with an abstract class and ``hasattr``: each
+    class of streams has a subclass of this one with the special methods it has, and no other.
+
+    Args:
+        stream: the iterator, or async iterator.
+        reading: the call that returned it.
+    """
+
+    __slots__ = ("__weakref__", "__wrapped__", "_self_reading")
 
     def __init__(self, stream: Any, reading: Reading) -> None:
-        super().__init__(stream)
-        self._self_reading = reading
+        object.__setattr__(self, "__wrapped__", stream)
+        object.__setattr__(self, "_self_reading", reading)
 
-    close = _IfThere("close", _within("close", ends=True))
-    __enter__ = _within("__enter__", ends=False)
-    __exit__ = _within("__exit__", ends=True)
-    __aenter__ = _within("__aenter__", ends=False)
-    __aexit__ = _within("__aexit__", ends=True)
+    @property  # type: ignore[misc]  # nobody sets it
+    def __class__(self) -> Any:
+        return self.__wrapped__.__class__
 
-    def __copy__(self) -> Any:
-        return copy.copy(self.__wrapped__)
+    def __getattr__(self, name: str) -> Any:
+        found = getattr(self.__wrapped__, name)
+        method = _RECORDED.get(name)
+        return found if method is None or not callable(found) else MethodType(method, self)
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> Any:
-        return copy.deepcopy(self.__wrapped__, memo)
+    def __setattr__(self, name: str, value: Any) -> None:
+        setattr(self.__wrapped__, name, value)
+
+    def __delattr__(self, name: str) -> None:
+        delattr(self.__wrapped__, name)
 
     def __reduce_ex__(self, protocol: Any) -> Any:
-        return self.__wrapped__.__reduce_ex__(protocol)
+        stream = self.__wrapped__
+        registered: Any = copyreg.dispatch_table.get(type(stream))
+        return stream.__reduce_ex__(protocol) if registered is None else registered(stream)
 
 
-class ReadStream(_Stream):
-    """An iterator whose items are recorded as they are read.
+def _class_for(cls: type) -> type[StreamProxy] | None:
+    """Return the proxy class for streams of class `cls`; None where it says of itself what cannot be."""
+    plain = type(cls).__eq__ is type.__eq__ and type(cls).__hash__ is type.__hash__  # else it may be taken for another
+    known = _classes.get(cls) if plain else None
+    if known is not None:
+        return known
+    try:
+        made = type(cls.__name__, (StreamProxy,), _namespace(cls))
+    except Exception:  # what is looked up on a class is the user's code, where its metaclass is
+        return None
+    if plain:
+        _classes[cls] = made
+    return made
 
-    Args:
-        stream: the iterator.
-        reading: the call that returned it.
-    """
 
-    __iter__ = _within("__iter__", ends=False)
-    __next__ = _read("__next__")
-    send = _IfThere("send", _read("send"))
-    throw = _IfThere("throw", _read("throw"))
+def _namespace(cls: type) -> dict[str, Any]:
+    """Return what a proxy class has of `cls`: its name, its text, its special methods, and those it says it has not."""
+    special = {name for base in cls.__mro__ for name in vars(base) if name[:2] == name[-2:] == "__"} - _OWN
+    found = {name: getattr(cls, name, ()) for name in special}
+    absent = {name: None for name, value in found.items() if value is None}
+    methods = {name: _RECORDED.get(name) or _passed_on(name) for name, value in found.items() if callable(value)}
+    return {**absent, **methods, "__slots__": (), "__module__": cls.__module__, "__doc__": cls.__doc__}
 
 
-class ReadAsyncStream(_Stream):
-    """An async iterator whose items are recorded as they are read.
+def _passed_on(name: str) -> Callable[..., Any]:
+    def call(self: Any, /, *args: Any, **kwargs: Any) -> Any:
+        return getattr(self.__wrapped__, name)(*args, **kwargs)
 
-    Args:
-        stream: the async iterator.
-        reading: the call that returned it.
-    """
-
-    __aiter__ = _within("__aiter__", ends=False)
-    __anext__ = _read_async("__anext__")
-    asend = _IfThere("asend", _read_async("asend"))
-    athrow = _IfThere("athrow", _read_async("athrow"))
-    aclose = _IfThere("aclose", _within("aclose", ends=True))
+    return call
 
 
 # --- replaying -------------------------------------------------------------------------------------------------------

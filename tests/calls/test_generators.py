@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import contextvars
 import gc
 import inspect
 import time
 import traceback
 import warnings
+import weakref
 from collections.abc import AsyncGenerator, Callable, Generator
 from contextlib import asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING, Any
@@ -285,3 +287,50 @@ def test_decorated_generators_make_context_managers(recorded: Recorded) -> None:
     asyncio.run(main())
     assert recorded.parent("inner") == "opened"
     assert recorded.one("opened").ended == recorded.one("aopened").ended == ("streamed", True)
+
+
+class Item:
+    """Something that can be seen to go."""
+
+
+class StoppedError(Exception):
+    """An error that can be seen to go."""
+
+
+def test_a_suspended_generator_holds_no_item_and_nothing_that_was_sent_or_thrown_in(recorded: Recorded) -> None:
+    @traced
+    def items() -> Generator[Item, Any, None]:
+        while True:
+            with contextlib.suppress(StoppedError):
+                yield Item()
+
+    made = items()
+    seen: list[weakref.ref[Any]] = [
+        weakref.ref(next(made)),
+        weakref.ref(made.send(None)),
+        weakref.ref(made.throw(StoppedError())),
+    ]
+    sent, thrown = Item(), StoppedError()
+    seen += [weakref.ref(sent), weakref.ref(thrown)]
+    made.send(sent)
+    made.throw(thrown)
+    del sent, thrown
+    assert [each() for each in seen] == [None] * 5
+    made.close()
+
+
+def test_a_suspended_async_generator_holds_no_item_and_nothing_that_was_sent_in(recorded: Recorded) -> None:
+    @traced
+    async def items() -> AsyncGenerator[Item, Any]:
+        while True:
+            yield Item()
+
+    async def main() -> None:
+        made = items()
+        sent = Item()
+        seen = [weakref.ref(await anext(made)), weakref.ref(await made.asend(sent)), weakref.ref(sent)]
+        del sent
+        assert [each() for each in seen] == [None] * 3
+        await made.aclose()
+
+    asyncio.run(main())

@@ -234,13 +234,13 @@ def test_the_span_carries_where_its_database_and_home_are(tmp_path: Path) -> Non
     from clearstone import home
     from clearstone.record.provider import TracerProvider
 
-    provider = TracerProvider(tmp_path / "mine.db")
+    provider = TracerProvider(tmp_path / "mine.db", payload_limit=12345)
     below = pickle.loads(pickle.dumps(provider.ticket(b"0123456789abcdef", 255)))()
     again = pickle.loads(pickle.dumps(below.ticket()))()
     assert {each.trace_id for each in (below, again)} == {b"0123456789abcdef".hex()}
     assert {each.span_id for each in (below, again)} == {"00000000000000ff"}
     child = again.recording._tracer.provider
-    assert child.database == provider.database
+    assert (child.database, child.payload_limit) == (provider.database, 12345)
     assert again.recording is below.recording, "one provider for one database"
     assert home.home() == tmp_path / "home"
     child.shutdown()
@@ -313,3 +313,99 @@ def test_children_record_into_the_database_of_the_span_they_are_below(tmp_path: 
     assert told["other pids"]
     assert told["left"] == (["../configured/traces.db"] if where == "home" else [])
     assert told["elsewhere"] == []
+
+
+REDACTED = """
+import json, multiprocessing, sys
+from concurrent.futures import ProcessPoolExecutor
+import clearstone, scrub
+from clearstone.codec import payload
+
+@clearstone.traced
+def work(badge, session_token, text):
+    return text
+
+def unfound(text):
+    return text
+
+def run(context):
+    with ProcessPoolExecutor(1, mp_context=context) as pool:
+        for _ in range(2):
+            pool.submit(work, "B-1", "T-1", "hello Ada").result()
+
+if __name__ == "__main__":
+    method, rules = sys.argv[1:]
+    scrub.unfound = unfound
+    unfound.__module__, unfound.__qualname__ = "scrub", "unfound"
+    given = {
+        "default": {},
+        "keys": dict(redact_keys=["badge"], redact_keep=["session_token"]),
+        "function": dict(redact=scrub.names),
+        "lambda": dict(redact=lambda text: text.replace("Ada", "somebody")),
+        "unfound": dict(redact=unfound),
+        "nothing": dict(redact=False),
+    }[rules]
+    provider = clearstone.configure(home="configured", **given)
+    with provider.get_tracer().span("root") as root:
+        run(multiprocessing.get_context(method))
+    provider.shutdown()
+    spans = provider.trace_store.get_trace(root.trace_id).spans
+    found = [span for span in spans if span.name == "work"]
+    print(json.dumps([[*payload.load(span.input)[0], payload.load(span.outcome.value)] for span in found]))
+"""
+HIDDEN = "[redacted]"
+
+
+@pytest.mark.parametrize("method", ["spawn", "fork"])
+@pytest.mark.parametrize(
+    ("rules", "recorded", "elsewhere"),
+    [
+        ("default", ["B-1", HIDDEN, "hello Ada", "hello Ada"], None),
+        ("keys", [HIDDEN, "T-1", "hello Ada", "hello Ada"], None),
+        ("function", ["B-1", HIDDEN, "hello somebody", "hello somebody"], None),
+        ("nothing", ["B-1", "T-1", "hello Ada", "hello Ada"], None),
+        ("lambda", ["B-1", HIDDEN, "hello somebody", "hello somebody"], "cannot be pickled"),
+        ("unfound", ["B-1", HIDDEN, "hello Ada", "hello Ada"], "AttributeError"),
+    ],
+)
+def test_children_redact_as_their_parent_does_or_every_text(
+    tmp_path: Path, method: str, rules: str, recorded: list[str], elsewhere: str | None
+) -> None:
+    (tmp_path / "redacted.py").write_text(REDACTED)
+    (tmp_path / "scrub.py").write_text("def names(text):\n    return text.replace('Ada', 'somebody')\n")
+    done = subprocess.run(
+        [sys.executable, "redacted.py", method, rules],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONWARNINGS": "ignore"},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=100,
+    )
+    assert done.returncode == 0, done.stderr
+    if elsewhere is None or method == "fork":  # a forked child has the function itself
+        assert (json.loads(done.stdout), done.stderr) == ([recorded] * 2, "")
+    else:
+        assert json.loads(done.stdout) == [[HIDDEN] * 4] * 2
+        assert done.stderr.count("did not reach this child process") == 1
+        assert elsewhere in done.stderr
+
+
+def test_a_process_with_rules_of_its_own_keeps_them_and_one_that_follows_follows_on() -> None:
+    from clearstone.codec import redact
+    from clearstone.record.inheritance import Inheritance, follow
+
+    active = redact.active()
+    try:
+        redact.use(redact.Rules(keys=("own",)))
+        follow(Inheritance(("badge",), (), None, 1))
+        assert redact.active().rules == redact.Rules(keys=("own",))
+        redact.use(redact.Rules())
+        for key in ("badge", "office"):
+            follow(Inheritance((key,), (), None, 1))
+            assert redact.active().rules == redact.Rules(keys=(key,))
+        following = redact.active()
+        follow(Inheritance(("office",), (), None, 1))
+        assert redact.active() is following, "what it remembers is not thrown away with each job"
+    finally:
+        redact.use(active.rules)

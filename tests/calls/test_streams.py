@@ -3,19 +3,30 @@
 from __future__ import annotations
 
 import asyncio
+import collections.abc
 import contextlib
 import copy
+import copyreg
+import csv
 import gc
 import io
+import itertools
+import numbers
+import operator
+import os
 import pickle
 import sqlite3
 import threading
 import time
 import traceback
-from collections.abc import AsyncIterator, Iterator
+import warnings
+import weakref
+from collections.abc import AsyncIterator, Callable, Iterator
+from functools import partial
 from typing import TYPE_CHECKING, Any, Self
 
 import pytest
+import wrapt
 
 from clearstone import run, traced
 from clearstone.run import Answer
@@ -341,6 +352,173 @@ def test_copying_and_pickling_give_what_they_give_undecorated(recorded: Recorded
     with pytest.raises(TypeError, match="cannot pickle"):
         pickle.dumps(ask(1))
     assert recorded.one("give").chunks == [1]
+
+
+class Rewinding:
+    """It is copied in its own way, compares, and has a length."""
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __init__(self, at: int = 0) -> None:
+        self.at = at
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> int:
+        self.at += 1
+        return self.at
+
+    def __copy__(self) -> Rewinding:
+        return Rewinding(-1)
+
+    def __deepcopy__(self, _: Any) -> Rewinding:
+        return Rewinding(-2)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Rewinding) and self.at == other.at
+
+    def __len__(self) -> int:
+        return 7
+
+    def __getitem__(self, place: int) -> int:
+        return place * 2
+
+    def __del__(self) -> None:
+        self.at = 0
+
+
+STREAMS: dict[str, Callable[[], Any]] = {
+    "generator": lambda: (x for x in [1, 2, 3]),
+    "map": lambda: map(str, [1, 2, 3]),
+    "list iterator": lambda: iter([1, 2, 3]),
+    "tee": lambda: itertools.tee([1, 2, 3])[0],
+    "reader": lambda: csv.reader(["a,b", "c"]),
+    "user's": lambda: Stream([1, 2]),
+    "user's async": lambda: AsyncStream([1, 2]),
+    "rewinding": lambda: Rewinding(),
+}
+ABSTRACT = [
+    *(getattr(collections.abc, name) for name in collections.abc.__all__ if name != "ByteString"),
+    contextlib.AbstractContextManager,
+    contextlib.AbstractAsyncContextManager,
+    os.PathLike,
+    numbers.Number,
+]
+
+
+def told(question: Callable[[], Any]) -> Any:
+    """What a question about an object comes to, errors too."""
+    try:
+        return question()
+    except Exception as error:
+        return type(error), str(error)
+
+
+@pytest.mark.parametrize("kind", STREAMS)
+def test_a_stream_is_and_can_what_it_is_and_can_undecorated(recorded: Recorded, kind: str) -> None:
+    plain, proxied = STREAMS[kind](), traced(STREAMS[kind])()
+    assert type(proxied) is not type(plain)
+    assert [isinstance(proxied, each) for each in ABSTRACT] == [isinstance(plain, each) for each in ABSTRACT]
+    classes = (collections.abc.Generator, wrapt.BaseObjectProxy, list, int)
+    names = {
+        name for cls in classes for name in dir(cls) if callable(getattr(cls, name, None)) and "_self_" not in name
+    }
+    names -= {"__getattr__"}
+    assert {name for name in names if hasattr(proxied, name)} == {name for name in names if hasattr(plain, name)}
+    assert dir(proxied) == dir(plain)
+    assert (proxied.__class__, proxied.__doc__, proxied.__module__ if kind == "user's" else "") == (
+        (plain.__class__, plain.__doc__, plain.__module__ if kind == "user's" else "")
+    )
+    for question in (
+        operator.length_hint,
+        len,
+        bool,
+        lambda x: x[3],
+        lambda x: x + 1,
+        lambda x: x == iter(()),
+        os.fspath,
+    ):
+        asked: Callable[[Any], Any] = question
+        mine, theirs = told(partial(asked, proxied)), told(partial(asked, plain))
+        assert mine[0] == theirs[0] if isinstance(theirs, tuple) else mine == theirs  # errors of one type
+    assert (type(told(lambda: hash(proxied))) is int) == (type(told(lambda: hash(plain))) is int)
+
+
+@pytest.mark.parametrize("kind", ["generator", "map", "list iterator", "tee", "reader", "user's", "rewinding"])
+@pytest.mark.parametrize("duplicate", [copy.copy, copy.deepcopy, lambda s: pickle.loads(pickle.dumps(s))])
+def test_a_stream_is_copied_and_pickled_as_undecorated(recorded: Recorded, kind: str, duplicate: Any) -> None:
+    def taken(stream: Any) -> Any:
+        twin = duplicate(stream)
+        return type(twin), list(itertools.islice(twin, 4))
+
+    made = STREAMS[kind]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # Python 3.12 says that it will copy no iterators any more
+        assert told(lambda: taken(traced(made)())) == told(lambda: taken(made()))
+
+
+def test_a_class_registered_with_copyreg_is_pickled_as_registered(recorded: Recorded) -> None:
+    copyreg.dispatch_table[Stream] = lambda _: (str, ("as registered",))
+    try:
+        copied: Any = copy.copy(ask(1))
+        assert pickle.loads(pickle.dumps(ask(1))) == copied == "as registered"
+    finally:
+        del copyreg.dispatch_table[Stream]
+
+
+@pytest.mark.parametrize("kind", ["generator", "map", "list iterator", "tee"])
+def test_tee_of_a_stream_gives_every_item_to_both(recorded: Recorded, kind: str) -> None:
+    left, right = itertools.tee(traced(STREAMS[kind])())
+    assert list(left) == list(right) == list(STREAMS[kind]())
+
+
+def _giving(cls: Any) -> Callable[[], Any]:
+    return lambda: cls([1])
+
+
+def test_streams_of_one_class_share_a_proxy_class_that_goes_with_it(recorded: Recorded) -> None:
+    give: Any = traced(_giving(type("Own", (Stream,), {})))
+    assert type(give()) is type(give())
+    seen = weakref.ref(give().__class__), weakref.ref(type(give()))
+    del give
+    gc.collect()
+    gc.collect()  # a class is a cycle: the second goes after the first
+    assert [each() for each in seen] == [None, None]
+
+
+def test_streams_whose_classes_say_that_they_are_equal_keep_their_own_methods(recorded: Recorded) -> None:
+    class Alike(type):
+        def __eq__(cls, other: object) -> bool:
+            return isinstance(other, Alike)
+
+        def __hash__(cls) -> int:
+            return 1
+
+    class Short(Stream, metaclass=Alike):
+        pass
+
+    class Long(Stream, metaclass=Alike):
+        def __len__(self) -> int:
+            return 5
+
+    short, long = traced(lambda: Short([1]))(), traced(lambda: Long([1]))()
+    assert (hasattr(short, "__len__"), len(long)) == (False, 5)
+    assert (list(short), list(long)) == ([1], [1])
+
+
+def test_a_stream_whose_class_cannot_be_looked_through_is_a_value(recorded: Recorded) -> None:
+    class Closed(type):
+        def __getattribute__(cls, name: str) -> Any:
+            if name == "__mro__":
+                raise RuntimeError("no")
+            return super().__getattribute__(name)
+
+    class Hidden(metaclass=Closed):
+        def __next__(self) -> int:
+            return 1
+
+    assert type(traced(lambda: Hidden())()) is Hidden
 
 
 def test_a_stream_made_in_a_suspended_block_is_the_users_own(recorded: Recorded) -> None:

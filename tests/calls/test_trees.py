@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import threading
+import weakref
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -17,7 +19,7 @@ from hypothesis import strategies as st
 from clearstone import traced
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Generator
+    from collections.abc import AsyncGenerator, Callable, Generator
 
     from tests.calls.conftest import Recorded
 
@@ -250,3 +252,54 @@ def test_a_thread_that_outlives_the_span_it_was_started_in_stays_below_it(record
     go.set()
     thread.join()
     assert recorded.parent("late") == "start"
+
+
+class Working(threading.Thread):
+    """A thread whose class says what it runs."""
+
+    def run(self) -> None:
+        leaf_of_a_thread()
+
+
+@traced
+def leaf_of_a_thread() -> None: ...
+
+
+@pytest.mark.parametrize("make", [Working, lambda: threading.Thread(target=leaf_of_a_thread)])
+def test_a_thread_that_ended_goes_without_the_garbage_collector(
+    recorded: Recorded, make: Callable[[], threading.Thread]
+) -> None:
+    @traced
+    def start() -> weakref.ref[threading.Thread]:
+        thread = make()
+        thread.start()
+        thread.join()
+        assert "run" not in vars(thread)
+        return weakref.ref(thread)
+
+    gc.collect()
+    gc.disable()
+    try:
+        assert start()() is None
+    finally:
+        gc.enable()
+    assert str(recorded.parent("leaf_of_a_thread")).endswith("start")
+
+
+def test_a_thread_keeps_the_run_it_was_given_also_where_it_cannot_start(recorded: Recorded) -> None:
+    ran: list[None] = []
+    thread = threading.Thread()
+    given: Any = lambda: ran.append(None)  # noqa: E731 - it is set as an attribute
+    thread.run = given  # type: ignore[method-assign]
+
+    @traced
+    def start() -> None:
+        thread.start()
+        thread.join()
+        assert vars(thread)["run"] is given
+        with pytest.raises(RuntimeError, match="once"):
+            thread.start()
+        assert vars(thread)["run"] is given
+
+    start()
+    assert ran == [None]

@@ -21,6 +21,7 @@ from clearstone import home, notice, processes, run
 from clearstone.codec import redact as redaction
 from clearstone.errors import ConfigurationError, StoreError, TraceNotFoundError
 from clearstone.record import faults
+from clearstone.record.inheritance import Inheritance, bequeath, follow
 from clearstone.record.journal import DEFAULT_LIMIT, Journal
 from clearstone.record.recording import Recording
 from clearstone.record.recovery import journal_folder, recover
@@ -126,9 +127,10 @@ class TracerProvider:
 
         Calls below it are recorded there into this provider's database by a provider of that process; where this one
         has a store of another kind, into that process's default database. Checkpoints go into this process's home.
+        Secrets are redacted there as here (see `record.inheritance`).
         """
         database = self.database.absolute() if self.database is not None else None
-        return partial(_adopted, trace, number, database, home.home())
+        return partial(_adopted, trace, number, database, home.home(), bequeath(self.payload_limit))
 
     def get_tracer(self, name: str = "", version: str = "") -> Tracer:
         """Return the tracer for the component `name`, of version `version`."""
@@ -304,21 +306,21 @@ def configure(
     return chosen
 
 
-def default_provider() -> TracerProvider | None:
+def default_provider(payload_limit: int = blobs.DEFAULT_LIMIT) -> TracerProvider | None:
     """Return the default provider, made on first use; None if it cannot be made, which is said once."""
     if _default is None and not _default_failed:
         with _default_lock:
-            _make_default()
+            _make_default(payload_limit)
     return _default
 
 
-def _make_default() -> None:
+def _make_default(payload_limit: int) -> None:
     global _default, _default_failed  # noqa: PLW0603 - one process, one default
     if _default is not None or _default_failed:
         return  # another thread was faster
     try:
         with run.suspended():  # what it calls may be instrumented
-            _default = TracerProvider()
+            _default = TracerProvider(payload_limit=payload_limit)
     except StoreError as error:
         _default_failed = True
         faults.report("opening the default trace database", error)
@@ -328,30 +330,32 @@ _below_others: dict[Path, TracerProvider] = {}
 """Of a child process: the providers of databases that spans of its parent are in."""
 
 
-def _adopted(trace: bytes, number: int, database: Path | None, folder: Path) -> RemoteSpan:
+def _adopted(trace: bytes, number: int, database: Path | None, folder: Path, inheritance: Inheritance) -> RemoteSpan:
     """Return a span of another process to be below. Named by pickles."""
     home.follow(folder)
+    follow(inheritance)
     run.carry_into_threads()
     processes.carry_into_processes()
-    ticket = partial(_adopted, trace, number, database, folder)
-    return RemoteSpan(trace, number, partial(_recording_into, database), ticket)
+    ticket = partial(_adopted, trace, number, database, folder, inheritance)
+    return RemoteSpan(trace, number, partial(_recording_into, database, inheritance.payload_limit), ticket)
 
 
-def _recording_into(database: Path | None) -> run.Run:
-    provider = _below_others.get(database) if database is not None else default_provider()
+def _recording_into(database: Path | None, payload_limit: int) -> run.Run:
+    provider = _below_others.get(database) if database is not None else default_provider(payload_limit)
     try:
-        provider = provider or _provider_of(database)
+        provider = provider or _provider_of(database, payload_limit)
     except StoreError as error:
         faults.report(f"opening {database} in a child process", error)
     return provider.recording if provider is not None else run.SUSPENDED
 
 
-def _provider_of(database: Path | None) -> TracerProvider | None:
+def _provider_of(database: Path | None, payload_limit: int) -> TracerProvider | None:
     with _default_lock:
-        default = default_provider() if database == home.trace_file() else _default
+        default = default_provider(payload_limit) if database == home.trace_file() else _default
         if database is None or (default is not None and default.database == database):
             return default
-        return _below_others.setdefault(database, _below_others.get(database) or TracerProvider(database))
+        known = _below_others.get(database) or TracerProvider(database, payload_limit=payload_limit)
+        return _below_others.setdefault(database, known)
 
 
 def _say_nothing_was_recorded() -> None:
