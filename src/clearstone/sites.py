@@ -6,9 +6,11 @@ are options. `traced` and `instrument` take the same ones, and refuse the same.
 
 from __future__ import annotations
 
+import functools
 import inspect
 import sys
 from collections.abc import Mapping
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from clearstone.callables import innermost
@@ -67,13 +69,45 @@ def described(  # noqa: PLR0917 - the options of `traced`, in its order
 
 
 def positional_names(target: Any) -> tuple[str, ...]:
-    """Return the names of what a callable is passed by position, ``self`` and ``cls`` aside; none if it hides them."""
+    """Return the names of what a call passes by position, without what it is bound to; none if it hides them.
+
+    A function cannot tell whether it will be called bound: of a class's member there may be a ``@staticmethod`` above
+    its decorator, and a module's function that takes ``self`` may be put into a class. Such places have both names
+    that they may have, as ``"user|password"``.
+
+    Args:
+        target: the callable, as a class or a module holds it.
+    """
+    if isinstance(target, staticmethod):
+        return _names_of(target.__func__)
+    if isinstance(target, classmethod):
+        return _names_of(target.__func__)[1:]
+    if isinstance(target, functools.singledispatchmethod):
+        return positional_names(target.func)
+    if isinstance(target, functools.partialmethod):  # None is the object it will be bound to
+        return _names_of(functools.partial(innermost(target), None, *target.args, **target.keywords))
+    names = _names_of(target)
+    is_bound = isinstance(target, functools.partial) or hasattr(target, "__self__")
+    return names if is_bound else _if_called(getattr(target, "__qualname__", ""), names)
+
+
+def _names_of(function: Any) -> tuple[str, ...]:
     try:
-        parameters = list(inspect.signature(innermost(target)).parameters.values())
+        parameters = inspect.signature(function).parameters.values()
     except (TypeError, ValueError):
         return ()
-    names = tuple(each.name for each in parameters if each.kind in _BY_POSITION)
-    return names[1:] if names[:1] in {("self",), ("cls",)} else names
+    return tuple(each.name for each in parameters if each.kind in _BY_POSITION)
+
+
+def _if_called(qualname: str, names: tuple[str, ...]) -> tuple[str, ...]:
+    owner = qualname.rpartition(".")[0]
+    is_member = bool(owner) and not owner.endswith("<locals>")
+    takes_itself = names[:1] in {("self",), ("cls",)}
+    if is_member and takes_itself:
+        return names[1:]
+    if is_member or takes_itself:
+        return (*map("|".join, pairwise(names)), *names[-1:])
+    return names
 
 
 _BY_POSITION = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)

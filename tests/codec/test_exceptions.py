@@ -218,7 +218,7 @@ def test_type_args_attributes_and_notes_come_back(error: BaseException) -> None:
 @given(
     st.sampled_from([ValueError, KeyError, OSError, RuntimeError, NoArgumentsError, StopIteration, SystemExit]),
     st.lists(st.none() | st.integers() | st.text(st.characters(codec=None)) | st.lists(st.binary())),
-    st.dictionaries(st.text(), st.integers() | st.lists(st.text())),
+    st.dictionaries(st.text("abc é_"), st.integers() | st.lists(st.text())),  # no names of secrets
     st.lists(st.text(st.characters(codec=None))),
 )
 def test_any_args_and_attributes_come_back(

@@ -22,6 +22,7 @@ import pytest
 from clearstone.codec import inert, payload
 from clearstone.codec.redact import MARKER, Redactor, Rules
 from clearstone.codec.rewrite import rewrite
+from clearstone.span import Payload
 
 TOKEN = "ghp_aB3dE6gH9jK2mN5pQ8sT1vW4yZ7abcdef"
 TOKEN_MARKER = "[redacted: github token]"
@@ -302,3 +303,55 @@ def test_a_pickle_of_another_protocol_is_replaced_as_a_whole(protocol: int) -> N
 )
 def test_bytes_that_are_no_pickle_are_replaced_as_a_whole(data: bytes) -> None:
     assert left_of_pickle(data) == pickle.dumps(MARKER, 5)
+
+
+def recorded(value: Any) -> tuple[Any, bytes]:
+    """What a value loads as, and the bytes that are kept of it."""
+    left = payload.without_secrets(payload.dump(value))
+    return payload.load(left), b"".join((left.data, *left.buffers))
+
+
+def letters_of(text: bytes) -> Any:
+    return np.frombuffer(text, dtype=np.uint8)
+
+
+def test_the_buffer_of_a_secret_array_is_not_kept() -> None:
+    value, kept = recorded({"password": letters_of(b"hunter2"), "image": letters_of(b"pixels")})
+    assert value["password"] == MARKER
+    assert value["image"].tobytes() == b"pixels"
+    assert b"hunter2" not in kept
+
+
+def test_arrays_beside_secret_ones_keep_their_buffers_in_order() -> None:
+    first, second, third = letters_of(b"first"), letters_of(b"hunter2"), letters_of(b"third")
+    value, kept = recorded([first, {"token": [second, {"deep": second}]}, third, {"secret": third, "again": first}])
+    assert [value[0].tobytes(), value[2].tobytes(), value[3]["again"].tobytes()] == [b"first", b"third", b"first"]
+    assert value[1] == {"token": [MARKER, {"deep": MARKER}]}
+    assert value[3]["secret"] == MARKER
+    assert b"hunter2" not in kept
+
+
+def test_a_secret_buffer_that_stands_for_itself_becomes_bytes_of_its_kind() -> None:
+    value, kept = recorded(
+        {
+            "password": pickle.PickleBuffer(bytearray(b"hunter2")),
+            "token": pickle.PickleBuffer(b"hunter2"),
+            "image": pickle.PickleBuffer(b"pixels"),
+        }
+    )
+    assert value["password"] == bytearray(MARKER.encode())
+    assert bytes(value["token"]) == MARKER.encode()
+    assert bytes(value["image"]) == b"pixels"
+    assert b"hunter2" not in kept
+
+
+def test_of_what_is_redacted_whole_no_buffer_is_kept() -> None:
+    broken = Payload("pickle", pickle.dumps({"password": "x"}, 5) + b"more", (b"hunter2",))
+    assert payload.without_secrets(broken).buffers == ()
+
+
+def test_an_exempt_array_keeps_its_buffer() -> None:
+    redactor = Redactor(Rules(keep=("password",)))
+    buffers: list[pickle.PickleBuffer] = []
+    data = pickle.dumps({"password": letters_of(b"x"), "token": letters_of(b"y")}, 5, buffer_callback=buffers.append)
+    assert redactor.buffers(data, (b"x", b"y")) == (b"x",)

@@ -2,6 +2,7 @@
 
 import os
 import pickle
+import random
 import sys
 import threading
 from typing import Any
@@ -63,6 +64,20 @@ def test_a_secret_that_reaches_into_what_is_new_is_found(cut: int) -> None:
     left = redactor.payload("kin", pickled(after))
     assert left is not None
     assert TOKEN.encode() not in left
+
+
+def test_a_secret_of_which_two_payloads_have_a_part_each_is_found() -> None:
+    def texts(seed: int, length: int) -> str:
+        return "".join(random.Random(seed).choices("abc de", k=length))
+
+    for length in range(2300, 2420):
+        before, after = texts(1, length), f" {texts(2, 3000)}"
+        beginning = f"{before} {TOKEN[:9]}{' ' * (len(TOKEN) - 9)} {texts(3, 3000)}"
+        rest = f"other{before[5:]} xx{TOKEN[2:]}{after}"
+        redactor = Redactor(Rules())
+        assert redactor.payload("kin", pickled(rest)) is None
+        assert redactor.payload("kin", pickled(beginning)) is None
+        assert redactor.payload("kin", pickled(f"{before} {TOKEN}{after}")) is not None
 
 
 @pytest.mark.parametrize("step", [1, 7, 100])

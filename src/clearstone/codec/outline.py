@@ -24,6 +24,7 @@ MARK, TEXT, BYTES, NUMBER, PLAIN, MADE, CODE = range(7)
 a function, or a part of one."""
 
 MAKERS_OF_CODE = frozenset({
+    ("numpy", "dtype"),  # a type, which a pickle stores once for all arrays of it: the innocent ones need it
     *(
         ("cloudpickle.cloudpickle", name)
         for name in (

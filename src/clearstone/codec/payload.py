@@ -61,9 +61,11 @@ def encode(value: Any, kin: Hashable = None) -> tuple[int, bytes]:
 
 def without_secrets(payload: Payload, kin: Hashable = None) -> Payload:
     """Return a payload without its secrets; itself where there are none."""
-    redactor = redact.active()
-    left = redactor.described(payload.data) if payload.codec == "stand-in" else redactor.payload(kin, payload.data)
-    return payload if left is None else Payload(payload.codec, left, payload.buffers, redacted=True)
+    redactor, data = redact.active(), payload.data
+    left = redactor.described(data) if payload.codec == "stand-in" else redactor.payload(kin, data)
+    if left is None:
+        return payload
+    return Payload(payload.codec, left, redactor.buffers(data, payload.buffers), redacted=True)
 
 
 def refuse_buffer(_: pickle.PickleBuffer) -> None:
@@ -176,13 +178,13 @@ def dump_by_value(value: Any, *, itself: Any = None) -> bytes:
 
 def stand_in(value: Any, reason: BaseException) -> Payload:
     """Describe a value that cannot be serialised: its type, its short repr, and why."""
-    kind = type(value)
+    kind, short = type(value), _ShortRepr()
     described = {
         "type": f"{kind.__module__}.{kind.__qualname__}",
-        "repr": safe_repr(value),
+        "repr": short.of(value),
         "reason": f"{type(reason).__name__}: {safe_str(reason)}",
     }
-    return Payload("stand-in", json.dumps(described).encode())
+    return Payload("stand-in", json.dumps(described).encode(), redacted=short.redacted)
 
 
 def safe_str(value: Any) -> str:
@@ -193,16 +195,40 @@ def safe_str(value: Any) -> str:
         return f"<str of {type(value).__qualname__} raised {type(error).__name__}>"
 
 
-_SHORT = reprlib.Repr()
-_SHORT.maxother = _SHORT.maxstring = 200
+class _ShortRepr(reprlib.Repr):
+    """Takes secrets out before it cuts: of a half one the rules know nothing."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.maxother = self.maxstring = 200
+        self.redacted = False
+
+    def of(self, value: Any) -> str:
+        try:
+            return self._without_secrets(self.repr(value), redact.active().shown)
+        except Exception as error:
+            return f"<repr of {type(value).__qualname__} raised {type(error).__name__}>"
+
+    def repr_str(self, x: str, level: int) -> str:
+        return super().repr_str(self._without_secrets(x, redact.active().text), level)
+
+    def repr_instance(self, x: Any, level: int) -> str:  # noqa: ARG002 - the signature is `reprlib`'s
+        try:
+            text = self._without_secrets(repr(x), redact.active().shown)
+        except Exception:
+            return f"<{type(x).__name__} instance at {id(x):#x}>"  # as `reprlib` says it
+        half = (self.maxother - len(self.fillvalue)) // 2
+        return text if len(text) <= self.maxother else f"{text[:half]}{self.fillvalue}{text[-half:]}"
+
+    def _without_secrets(self, text: str, rule: Callable[[str], str]) -> str:
+        left = rule(text)
+        self.redacted = self.redacted or left != text
+        return left
 
 
 def safe_repr(value: Any) -> str:
-    """Return a repr of at most a few hundred characters; a repr that raises is said instead."""
-    try:
-        return _SHORT.repr(value)
-    except Exception as error:
-        return f"<repr of {type(value).__qualname__} raised {type(error).__name__}>"
+    """Return a repr of at most a few hundred characters, without secrets; a repr that raises is said instead."""
+    return _ShortRepr().of(value)
 
 
 def load(payload: Payload) -> Any:

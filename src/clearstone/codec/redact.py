@@ -15,11 +15,11 @@ from __future__ import annotations
 
 import json
 import pickle
-import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from clearstone import notice
+from clearstone.codec.labels import without_labelled
 from clearstone.codec.scanned import Doubtful, Naming, Scanned
 from clearstone.codec.secrets import MARKER, ON_THE_WAY, Names, has_clue, letters, redacted
 from clearstone.errors import ConfigurationError
@@ -117,6 +117,21 @@ class Redactor:
             return None
         return self._scan(kin, data, recent)
 
+    def buffers(self, data: bytes, buffers: tuple[bytes, ...]) -> tuple[bytes, ...]:
+        """Return the buffers that a pickle left out and `payload` still has a place for.
+
+        Args:
+            data: the pickle, of which `payload` returned a redacted one.
+            buffers: in order.
+        """
+        from clearstone.codec.rewrite import secret_buffers
+
+        try:
+            secret = secret_buffers(data, self) if buffers else frozenset()
+        except Exception:  # it was redacted whole, which was said then
+            return ()
+        return tuple(each for place, each in enumerate(buffers) if place not in secret)
+
     def knows(self, kin: Hashable, data: bytes) -> bool:
         """Tell whether `data` is remembered to have nothing to redact."""
         return data in self._scanned.clean.get(kin, ())
@@ -201,12 +216,8 @@ class Redactor:
         return self.value(text)
 
     def shown(self, text: str) -> str:
-        """Redact a repr: as `text` does, and the quoted values of ``name='value'`` and ``'name': 'value'`` in it."""
-
-        def instead(found: re.Match[str]) -> str:
-            return f"{found[1]}{found[2]}{found[3]}{MARKER}{found[3]}" if self.is_secret_key(found[1]) else found[0]
-
-        return re.sub(_LABELLED, instead, self.text(text)) if self.rules else text
+        """Redact a repr: as `text` does, and what follows a secret's name in it (see `clearstone.codec.labels`)."""
+        return without_labelled(self.text(text), self.is_secret_key) if self.rules else text
 
     def attribute(self, key: str, value: Any) -> Any:
         """Redact a span's attribute.
@@ -247,9 +258,9 @@ class Redactor:
         """Return which arguments are secrets by the names of their parameters, which no pickle holds.
 
         Args:
-            parameters: the names of what is passed by position, in order.
+            parameters: the names of what is passed by position, in order; ``"user|password"`` where it may be either.
         """
-        return tuple(place for place, name in enumerate(parameters) if self.is_secret_key(name))
+        return tuple(place for place, name in enumerate(parameters) if any(map(self.is_secret_key, name.split("|"))))
 
     # --- what the rewriter asks --------------------------------------------------------------------------------------
 
@@ -306,8 +317,6 @@ def _decoded(text: bytes) -> str:
     except UnicodeDecodeError:  # not where a text begins
         return ""
 
-
-_LABELLED = r"""([A-Za-z_][\w-]{0,126})(['"]?\s?[=:]\s?)(['"])(?:(?!\3).){1,4096}\3"""
 
 _active = Redactor(Rules())
 

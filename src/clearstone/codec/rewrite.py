@@ -1,7 +1,7 @@
 """A pickle without its secrets: the same opcodes, with markers in place of secret leaves.
 
 Idea: `codec.outline` tells which opcodes stand below which keys. One more pass copies the opcodes; below a secret key
-each text, bytes and number becomes a marker, elsewhere a text loses the parts that look like a secret.
+each text, bytes, number and buffer becomes a marker, elsewhere a text loses the parts that look like a secret.
 
 Invariant: what is written loads wherever the original loads, with the same shape and the same numbering of the memo.
 An object that is made *from* secret values (``UUID(...)``, an enum's member, a named tuple) cannot be made from
@@ -69,6 +69,21 @@ def rewrite(data: bytes, judge: Judge) -> bytes:
     return _Rewriting(Outline(data, judge.matters), judge).run()
 
 
+def secret_buffers(data: bytes, judge: Judge) -> frozenset[int]:
+    """Return which buffers (by their place among those a pickle left out) `rewrite` leaves no place for.
+
+    Args:
+        data: a pickle of protocol 5.
+        judge: decides what is secret.
+
+    Raises:
+        UnpicklingError: `data` is no whole pickle of protocol 4 or 5.
+    """
+    rewriting = _Rewriting(Outline(data, judge.matters), judge)
+    rewriting.run()
+    return frozenset(rewriting.secret_buffers)
+
+
 class _Open(NamedTuple):
     end: int
     state: int
@@ -86,7 +101,8 @@ class _Rewriting:
         self._next = self._until = 0  # the next span, and the opcode up to which the state stays
         self._leaves: dict[tuple[int, int], bytes | None] = {}
         self._written: dict[int, bytes | None] = {}  # by the opcode of a leaf: what replaced it
-        self._memoized = 0
+        self._memoized = self._buffers = 0
+        self.secret_buffers: list[int] = []
         self._changed = False
 
     def run(self) -> bytes:
@@ -184,6 +200,14 @@ class _Rewriting:
             return self._outline.data[op.start : op.end] if instead is None else instead
         return _MARKER if stored.kind == MADE and state == SECRET and not stored.secret else None
 
+    def buffer(self, _number: int, state: int) -> bytes | None:
+        """A buffer that the pickle left out; where it is secret, what it left out is to go too."""
+        self._buffers += 1
+        if state != SECRET:
+            return None
+        self.secret_buffers.append(self._buffers - 1)
+        return _MARKERS[_BYTEARRAY]
+
     def memoize(self, _number: int, state: int) -> bytes | None:
         """What was just made is stored."""
         self._outline.memo[self._memoized].origin.secret = state == SECRET
@@ -256,6 +280,7 @@ _HANDLERS = {
     **dict.fromkeys(_POPS, _Rewriting.change),
     **dict.fromkeys(_MAKING, _Rewriting.make),
     **dict.fromkeys(b"".join((pickle.BINGET, pickle.LONG_BINGET)), _Rewriting.get),
+    pickle.NEXT_BUFFER[0]: _Rewriting.buffer,
     pickle.MEMOIZE[0]: _Rewriting.memoize,
     _FRAME: _Rewriting.frame,
 }

@@ -70,7 +70,7 @@ class Scanned:
         """
         found, reach, probe = None, _HEADER, data[_HEADER : _HEADER + _PROBE]
         for candidate in recent:
-            if candidate.startswith(probe, reach) and type(candidate) in _BACK:
+            if candidate.startswith(probe, reach) and type(candidate) in _BACK and _begins(candidate, data, reach):
                 found, reach = candidate, _common(data, candidate, reach)
                 if reach >= len(candidate) - _TAIL:
                     return found, max(0, reach - _BACK[type(found)]), True
@@ -99,6 +99,14 @@ class Scanned:
         self._bytes += size + 256  # and what an entry takes
         if self._bytes > MOST_BYTES:
             self._bytes, self.clean, self.redacted = 0, {}, {}
+
+
+def _begins(candidate: bytes, data: bytes, reach: int) -> bool:
+    """Tell whether `candidate` begins like `data` up to `reach`: one clean payload must have held all of that.
+
+    Two that share a part each have each but a half of a secret that lies across the joint.
+    """
+    return candidate.startswith(data[_HEADER:reach], _HEADER)
 
 
 def _common(data: bytes, other: bytes, low: int) -> int:
