@@ -24,7 +24,7 @@ from hypothesis import strategies as st
 from clearstone import checkpointable, run, traced
 from clearstone.codec import payload
 from clearstone.errors import UnservableOutcome
-from clearstone.span import Payload, Site
+from clearstone.span import BLOB, BUFFERS, REDACTED, Payload, Site
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -691,3 +691,12 @@ def test_a_state_loaded_outside_its_checkpoint_says_so() -> None:
     agent = Importable(1)
     with pytest.raises(UnservableOutcome, match="load it through its checkpoint"):
         payload.load(Payload("cloudpickle", payload.dump_by_value([agent], itself=agent)))
+
+
+# --- raw bytes -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("flags", [0, BUFFERS, REDACTED])
+def test_the_name_of_a_file_is_no_payload(flags: int) -> None:
+    with pytest.raises(ValueError, match="names a file"):
+        payload.of_raw(flags | BLOB, b"0" * 32 + b".blob")

@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from clearstone.codec.keys import machine_key
 from clearstone.errors import StoreError
 from clearstone.span import Chunk, Event, Failure, Outcome, Payload, Span, SpanKind, Status, StatusCode
 from clearstone.store import migrations, schema
@@ -152,6 +153,17 @@ def test_after_the_migration_it_is_a_database_of_this_version(tmp_path: Path) ->
         names = {name for (name,) in db.execute("SELECT name FROM sqlite_schema WHERE sql IS NOT NULL")}
     assert {statement.split()[2] for statement in schema.statements()} <= names
     assert not {name for name in names if "old" in name}
+
+
+def test_a_payload_of_version_1_does_not_pass_for_one_that_this_machine_recorded(tmp_path: Path) -> None:
+    chunk = Chunk(1, Payload("pickle", b"chunk"))
+    given = replace(SPAN, outcome=Outcome("streamed", Payload("pickle", b"output"), chunks=(chunk,)))
+    path = version_1(tmp_path / "traces.db", [given])
+    with closing(SQLiteTraceStore(path)) as store:
+        (span,) = store.get_trace("7" * 32)
+    assert span.outcome is not None
+    found = [span.input, span.outcome.value, span.outcome.chunks[0].value]
+    assert [machine_key().vouches(each.name, 0, each.data) for each in found if each is not None] == [False] * 3
 
 
 def test_an_open_span_of_version_1_is_interrupted(tmp_path: Path) -> None:

@@ -10,9 +10,11 @@ from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import zstandard
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from clearstone.codec.keys import machine_key
 from clearstone.errors import StoreError
 from clearstone.span import BLOB, Payload, Span
 from clearstone.store import blobs, payloads
@@ -185,6 +187,50 @@ def test_a_packer_whose_base_was_erased_meanwhile_packs_without_it(
     assert rows(store, "SELECT base FROM payloads") == [(None,)]
 
 
+# --- another file in the place of the first --------------------------------------------------------------------------
+
+
+def remove(store: SQLiteTraceStore) -> None:
+    for path in (store.path, *store.path.parent.glob(f"{store.path.name}-*")):
+        path.unlink()
+
+
+def words(number: int, count: int = 800) -> list[str]:
+    return [f"{number}{os.urandom(3).hex()}" for _ in range(count)]
+
+
+def test_payloads_of_a_new_file_are_not_compressed_against_those_of_the_one_that_was_removed(
+    store: SQLiteTraceStore,
+) -> None:
+    kept, moved, other = words(1), words(2, 40), words(3, 40)
+    old = [*kept[:100], *moved, *kept[100:]]
+    for history in (old, [*old, "grown"]):
+        store.apply(batch_of([a_span(pickle.dumps(history, 5))]))
+    store.tidy(60)
+    remove(store)
+    new = [*kept[:100], *other, *kept[100:]]
+    histories = [pickle.dumps(history, 5) for history in (new, [*new, *moved])]
+    for data in histories:
+        store.apply(batch_of([a_span(data)]))
+    store.tidy(60)
+    assert rows(store, "SELECT count(*) FROM payloads WHERE base IS NOT NULL") == [(1,)]
+    with closing(SQLiteTraceStore(store.path)) as another:
+        assert read(another) == histories
+
+
+def test_what_was_compressed_for_a_file_that_was_replaced_meanwhile_is_not_written_into_the_new_one(
+    store: SQLiteTraceStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store.apply(batch_of([a_span(b"old" * 1000)]))
+    read_some = store._packer._some_packed
+    packed = iter([read_some()])
+    remove(store)
+    store.apply(batch_of([a_span(b"new" * 1000)]))
+    monkeypatch.setattr(store._packer, "_some_packed", lambda: next(packed, None) or read_some())
+    assert store.tidy(60) is False
+    assert read(store) == [b"new" * 1000]
+
+
 # --- damage ----------------------------------------------------------------------------------------------------------
 
 
@@ -214,6 +260,19 @@ def test_a_damaged_payload_is_an_error_in_a_sentence(store: SQLiteTraceStore, da
     assert len(store.traces()) == len(list(store.spans())) // 3 == 1
 
 
+def test_a_base_of_the_same_length_and_other_bytes_is_noticed(store: SQLiteTraceStore) -> None:
+    base = pickle.dumps(words(1), 5)
+    store.apply(batch_of([a_span(base), a_span(pickle.dumps([*pickle.loads(base), "more"], 5))]))
+    store.tidy(60)
+    assert rows(store, "SELECT base FROM payloads WHERE id = 2") == [(1,)]
+    other = base[:1000] + bytes(2000) + base[3000:]
+    packed = zstandard.ZstdCompressor(write_checksum=True).compress(other)
+    with closing(sqlite3.connect(store.path)) as db, db:
+        db.execute("UPDATE packed_data SET data = ? WHERE id = 1", (packed,))
+    with pytest.raises(StoreError, match="cannot be decompressed"):
+        store.get_trace(T)
+
+
 # --- files -----------------------------------------------------------------------------------------------------------
 
 
@@ -232,6 +291,15 @@ def test_a_payload_in_a_file_comes_back_with_its_name_and_proof(store: SQLiteTra
     assert span.input == Payload("pickle", data)
     assert any(span.input.name)
     assert path.stat().st_mode & 0o777 == 0o600
+
+
+@pytest.mark.parametrize("trusted", [True, False])
+def test_only_a_trusted_batch_gets_names_that_prove_its_origin(store: SQLiteTraceStore, *, trusted: bool) -> None:
+    of_file, _ = with_a_file(store, b"in a file")
+    large, small = (batch_of([a_span(data)]).spans[0] for data in (b"large" * 1000, b"small"))
+    store.apply(Batch(of_file.process, of_file.sites, [*of_file.spans, large, small], trusted=trusted))
+    found = [span.input for span in store.get_trace(T) if span.input is not None]
+    assert [machine_key().vouches(each.name, 0, each.data) for each in found] == [trusted] * 3
 
 
 def test_a_file_that_is_gone_is_an_error_of_its_payload_alone(store: SQLiteTraceStore) -> None:

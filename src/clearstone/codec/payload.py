@@ -31,7 +31,7 @@ from typing import TYPE_CHECKING, Any
 from clearstone.codec import redact
 from clearstone.codec.buffers import pack, unpack
 from clearstone.errors import UnservableOutcome
-from clearstone.span import BUFFERS, CODEC_MASK, CODECS, REDACTED, Payload
+from clearstone.span import BLOB, BUFFERS, CODEC_MASK, CODECS, REDACTED, Payload
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -119,6 +119,8 @@ def of_raw(form: int, data: bytes, name: bytes = b"") -> Payload:
     Raises:
         ValueError: the bytes are not of that form.
     """
+    if form & BLOB:
+        raise ValueError(f"{data!r} names a file, and is no payload itself")
     buffers: tuple[bytes, ...] = ()
     if form & BUFFERS:
         data, buffers = unpack(data)

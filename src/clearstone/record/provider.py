@@ -190,28 +190,30 @@ class TracerProvider:
         long: what it has not taken yet is known here.
         """
         stored = self._writer.flush(GLANCE_SECONDS)
-        try:
-            trace = self._store.get_trace(trace_id)
-        except (StoreError, TraceNotFoundError) as error:
-            trace = Trace(trace_id)
-            if isinstance(error, StoreError):
-                faults.report("reading a trace back", error)
+        trace = _trace_or_nothing(self._store, trace_id)
         if not stored:
             trace = trace.merged(self._unstored(trace_id))
         return trace.merged(self.open_part(trace_id))
 
     def _unstored(self, trace_id: str) -> Trace:
-        waiting = MemoryTraceStore()
+        waiting = MemoryTraceStore(self.blobs)
         waiting.apply(self._writer.unstored())
-        try:
-            return waiting.get_trace(trace_id)
-        except TraceNotFoundError:
-            return Trace(trace_id)
+        return _trace_or_nothing(waiting, trace_id)
 
     def open_part(self, trace_id: str) -> Trace:
         """Return the open spans of a trace that belong to this provider, as they are now."""
         mine = (span for span in run.open_spans() if span.trace_id == trace_id and span.recording is self.recording)
         return Trace(trace_id, tuple(span.snapshot() for span in mine))
+
+
+def _trace_or_nothing(store: TraceStore, trace_id: str) -> Trace:
+    try:
+        return store.get_trace(trace_id)
+    except TraceNotFoundError:
+        pass
+    except StoreError as error:
+        faults.report("reading a trace back", error)
+    return Trace(trace_id)
 
 
 class LiveStore:

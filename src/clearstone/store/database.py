@@ -83,15 +83,18 @@ class Database:
                 raise
 
     @contextlib.contextmanager
-    def reading(self) -> Iterator[sqlite3.Connection]:
+    def reading(self, *, waiting: bool = False) -> Iterator[sqlite3.Connection]:
         """Read one state of the file, whatever is written meanwhile.
 
         Beside a writer that waits for another process it is read on a connection of its own, for the moment.
 
+        Args:
+            waiting: True to wait for the connection that is written through, instead.
+
         Raises:
             StoreError: the file cannot be read.
         """
-        if self._lock.acquire(blocking=False):
+        if self._lock.acquire(blocking=waiting):
             try:
                 with self.using() as db, _snapshot(db):
                     yield db

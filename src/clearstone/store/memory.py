@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING
 from clearstone.codec import payload
 from clearstone.codec.keys import Key, machine_key
 from clearstone.errors import TraceNotFoundError
-from clearstone.span import Chunk, StatusCode, Trace
-from clearstone.store import texts
+from clearstone.span import BLOB, Chunk, StatusCode, Trace
+from clearstone.store import blobs, texts
 from clearstone.store.base import EVERY_SPAN, ChunkRow, Collected, Erased, TraceSummary, chosen
 from clearstone.store.rows import Payloads, bare_span_of, ended, ended_by, span_of
 
 if TYPE_CHECKING:
     from collections.abc import Generator
+    from pathlib import Path
 
     from clearstone.span import Payload, Span
     from clearstone.store.base import Batch, RawPayload, SiteRow, SpanQuery, SpanRow
@@ -27,10 +28,11 @@ _NOBODYS = Key(b"")
 class _Kept:
     """One span as it is kept."""
 
-    def __init__(self, row: SpanRow, site: SiteRow, token: str) -> None:
+    def __init__(self, row: SpanRow, site: SiteRow, token: str, folder: Path | None) -> None:
         self.row = row
         self.site = site
         self.token = token
+        self.folder = folder
         self.interrupted = False
         self.key = machine_key()
         self.chunks: dict[int, ChunkRow] = {}
@@ -44,9 +46,14 @@ class _Kept:
 
 
 class MemoryTraceStore:
-    """Keeps spans in this process (see `TraceStore`)."""
+    """Keeps spans in this process (see `TraceStore`).
 
-    def __init__(self) -> None:
+    Args:
+        folder: where the blob files are that its rows name; None where they name none.
+    """
+
+    def __init__(self, folder: Path | None = None) -> None:
+        self._folder = folder
         self._lock = threading.Lock()
         self._spans: dict[int, _Kept] = {}
 
@@ -56,7 +63,8 @@ class MemoryTraceStore:
             for row in batch.spans:
                 known = self._spans.get(row.span_id)
                 if known is None:
-                    self._spans[row.span_id] = _Kept(row, batch.sites[row.site], batch.process.token)
+                    site = batch.sites[row.site]
+                    self._spans[row.span_id] = _Kept(row, site, batch.process.token, self._folder)
                 elif known.row.end_ns is None and row.end_ns is not None:
                     known.end(ended_by(known.row, row))
             for end in batch.ends:
@@ -196,8 +204,9 @@ def _key(trace_id: str) -> bytes:
 
 def _span(kept: _Kept) -> Span:
     row = kept.row
-    given = Payloads(*(_payload(kept.key, raw) for raw in (row.input, row.output, row.error, row.effects)))
-    chunks = [Chunk(each.at_ns, _named(kept.key, each.value)) for _, each in sorted(kept.chunks.items())]
+    raws = (row.input, row.output, row.error, row.effects)
+    given = Payloads(*(_payload(kept, raw) if raw is not None else None for raw in raws))
+    chunks = [Chunk(each.at_ns, _payload(kept, each.value)) for _, each in sorted(kept.chunks.items())]
     return span_of(row, kept.site, given, chunks, interrupted=kept.interrupted)
 
 
@@ -205,12 +214,11 @@ def _bare_span(kept: _Kept) -> Span:
     return bare_span_of(kept.row, kept.site, interrupted=kept.interrupted)
 
 
-def _payload(key: Key, raw: RawPayload | None) -> Payload | None:
-    return _named(key, raw) if raw is not None else None
-
-
-def _named(key: Key, raw: RawPayload) -> Payload:
-    return payload.of_raw(*raw, name=key.name(*raw))
+def _payload(kept: _Kept, raw: RawPayload) -> Payload:
+    form, data = raw
+    if form & BLOB and kept.folder is not None:
+        form, data = form & ~BLOB, blobs.read(kept.folder, data)
+    return payload.of_raw(form, data, name=kept.key.name(form, data))
 
 
 def _summary(trace_id: str, kept: list[_Kept]) -> TraceSummary:

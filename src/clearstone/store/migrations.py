@@ -10,9 +10,9 @@ from __future__ import annotations
 import struct
 from typing import TYPE_CHECKING
 
-from clearstone.codec.keys import machine_key
 from clearstone.span import CODECS
 from clearstone.store import schema
+from clearstone.store.payloads import NOBODYS
 
 if TYPE_CHECKING:
     import sqlite3
@@ -36,7 +36,8 @@ def migrate(db: sqlite3.Connection, version: int) -> None:
 def _from_1(db: sqlite3.Connection) -> None:
     """Version 1 had text ids, a payload row for each role of each span, and neither processes nor sites.
 
-    Nobody can end its open spans any more: they are interrupted.
+    Nobody can end its open spans any more: they are interrupted. Nor does anything prove who wrote it: its payloads get
+    names that prove nothing.
     """
     db.create_function("span_number", 1, _span_number, deterministic=True)
     db.create_function("trace_bytes", 1, bytes.fromhex, deterministic=True)
@@ -85,7 +86,7 @@ def _span_number(text: str | None) -> int | None:
 
 def _inlined(codec: str, data: bytes) -> bytes:
     form = CODECS.index(codec)
-    return machine_key().name(form, data) + bytes((form,)) + data
+    return NOBODYS.name(form, data) + bytes((form,)) + data
 
 
 MIGRATIONS: dict[int, Callable[[sqlite3.Connection], None]] = {1: _from_1}

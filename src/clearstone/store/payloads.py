@@ -5,8 +5,8 @@ of its own, which equal payloads share by name. Rows come as they are, for the w
 `Packer` compresses them later, each against the payload before it at the same place (the same argument of the same
 callable): a conversation that is passed again with one more message costs that message.
 
-Invariant: reading needs no key and no base but those in the database; a row whose base is gone is an error of that
-payload alone.
+Invariant: reading needs no key and no base but those in the database. A row whose base is gone, or is not the one that
+it was compressed against (each has a checksum), is an error of that payload alone: it is never read as another value.
 
 Refused: splitting payloads into chunks by their content (references to the chunks of a long history grow with its
 length at every call, as the history itself did); a shared prefix found by ourselves (a history from which the oldest
@@ -47,7 +47,8 @@ MOST_MEMORY = 8 << 20
 MOST_PLACES = 4096
 PACKED_AT_ONCE = 32
 
-_NOBODYS = Key(b"")
+NOBODYS = Key(b"")
+"""Names payloads of which nobody knows whether this machine recorded them: the names prove nothing."""
 
 Column = int | bytes | None
 RAW, ZSTD, INCOMPRESSIBLE = 0, 1, 2
@@ -101,7 +102,7 @@ class PayloadWriter:
             large: each payload of more than `INLINE` bytes with its place (the same argument of the same callable).
             trusted: whether their names may prove that this machine recorded them.
         """
-        key = machine_key() if trusted else _NOBODYS
+        key = machine_key() if trusted else NOBODYS
         named: dict[RawPayload, bytes] = {}
         first: dict[bytes, tuple[Hashable, RawPayload]] = {}
         for place, raw in large:
@@ -112,10 +113,10 @@ class PayloadWriter:
 
     def _name(self, key: Key, raw: RawPayload) -> bytes:
         """A repeated payload is looked up by its bytes: five times cheaper than its name is made."""
-        name = self._names.get(raw) if key is not _NOBODYS else None
+        name = self._names.get(raw) if key is not NOBODYS else None
         if name is None:
             name = key.name(*raw)
-            if key is not _NOBODYS and len(raw.data) <= MOST_MEMORY // 8:
+            if key is not NOBODYS and len(raw.data) <= MOST_MEMORY // 8:
                 self._names[raw] = name
                 self._size += len(raw.data)
                 while self._size > MOST_MEMORY:
@@ -176,9 +177,17 @@ def in_blocks(db: sqlite3.Connection, statements: dict[int, str], rows: Sequence
 
 
 class Unpacked:
-    """The bytes of rows of ``payloads`` that were read last; they never change, and no id is used twice."""
+    """The bytes of rows of ``payloads`` that were read last through one connection.
 
-    def __init__(self) -> None:
+    In one file they never change, and no id is used twice. Another file, put in the place of the first, gives the same
+    ids to other payloads: it has another connection.
+
+    Args:
+        db: the connection.
+    """
+
+    def __init__(self, db: sqlite3.Connection) -> None:
+        self.db = db
         self._held: OrderedDict[int, bytes] = OrderedDict()
         self._size = 0
 
@@ -202,13 +211,13 @@ class PayloadReader:
     Args:
         db: the connection.
         folder: where blob files are.
-        unpacked: what an earlier reader of the same file read.
+        unpacked: what an earlier reader read; of use if it read through the same connection.
     """
 
     def __init__(self, db: sqlite3.Connection, folder: Path, unpacked: Unpacked | None = None) -> None:
         self._db = db
         self._folder = folder
-        self.unpacked = unpacked if unpacked is not None else Unpacked()
+        self.unpacked = unpacked if unpacked is not None and unpacked.db is db else Unpacked(db)
 
     def raw(self, column: Column) -> tuple[bytes, int, bytes] | None:
         """Return name, form and bytes of what a column holds; None for none.
@@ -268,7 +277,7 @@ class Packer:
     def __init__(self, database: Database, folder: Path) -> None:
         self._database = database
         self._folder = folder
-        self._unpacked = Unpacked()
+        self._unpacked: Unpacked | None = None
 
     def pack(self, seconds: float) -> bool:
         """Compress for about so many seconds, and give back the room; return whether some is left.
@@ -279,15 +288,17 @@ class Packer:
         until = time.monotonic() + seconds
         while some := self._some_packed():
             with self._database.writing() as db:
-                for row in some:
-                    _keep(db, *row)
+                if self._unpacked is not None and self._unpacked.db is db:  # else the file was replaced meanwhile
+                    for row in some:
+                        _keep(db, *row)
             if time.monotonic() > until:
                 return True
         return self._give_back(until)
 
     def _some_packed(self) -> list[tuple[Any, ...]]:
-        with self._database.reading() as db:
+        with self._database.reading(waiting=True) as db:
             reader = PayloadReader(db, self._folder, self._unpacked)
+            self._unpacked = reader.unpacked
             return [packed(reader, *row) for row in _next_raw(db)]
 
     def _give_back(self, until: float) -> bool:
@@ -346,10 +357,11 @@ def packed(reader: PayloadReader, number: int, base: int | None, data: bytes) ->
     import zstandard
 
     reader.unpacked.keep(number, data)
-    alone = zstandard.ZstdCompressor(level=LEVEL).compress(data)
+    alone = zstandard.ZstdCompressor(level=LEVEL, write_checksum=True).compress(data)
     below = _base_of(reader, base)
     if below is not None:
-        beside = zstandard.ZstdCompressor(level=LEVEL, dict_data=_dictionary(below)).compress(data)
+        dictionary = _dictionary(below)
+        beside = zstandard.ZstdCompressor(level=LEVEL, dict_data=dictionary, write_checksum=True).compress(data)
         if len(beside) < len(alone) * SIMILAR:
             return ZSTD, base, beside, number
     if len(alone) < len(data):

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 
 from clearstone.errors import StoreError
 from clearstone.store import reading, schema, texts
-from clearstone.store.payloads import PayloadReader, Unpacked
+from clearstone.store.payloads import PayloadReader
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -91,7 +91,6 @@ class TextIndex:
     def __init__(self, database: Database, folder: Path) -> None:
         self._database = database
         self._folder = folder
-        self._unpacked = Unpacked()
 
     def hits(self, wanted: Sequence[Term]) -> Hits | None:
         """Return a SELECT of the ids of the spans to look at.
@@ -142,7 +141,7 @@ class TextIndex:
     def _read(self, db: sqlite3.Connection, part: _Range) -> tuple[_Texts, int]:
         """Return the strings of the first spans of a range, and up to which id."""
         _, first, last = part
-        reader = PayloadReader(db, self._folder, self._unpacked)
+        reader = PayloadReader(db, self._folder)
         of_spans: _Texts = {}
         size, done = 0, last
         found = db.execute(f"{schema.READ_SPANS} {_ENDED}", (first, last))
