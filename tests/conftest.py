@@ -1,9 +1,12 @@
 """What every test starts from: a home of its own, no default provider, and nothing left behind."""
 
+import atexit
 import gc
 import os
 import random
+import shutil
 import sys
+import tempfile
 import threading
 import time
 from collections import Counter
@@ -15,6 +18,10 @@ import pytest
 from clearstone import home, run
 from clearstone.codec import redact
 from clearstone.record import faults, provider
+
+_elsewhere = tempfile.mkdtemp()  # for calls that modules of tests make when they are imported
+atexit.register(shutil.rmtree, _elsewhere, ignore_errors=True)
+os.environ["CLEARSTONE_HOME"] = os.environ["XDG_CONFIG_HOME"] = _elsewhere
 
 
 @pytest.fixture(autouse=True)

@@ -8,8 +8,7 @@ opener recovers them (`record.recovery`).
 Invariant: a record counts when its length is written, which is the last thing written of it. Between taking the lock
 and letting go of it `append` calls no Python function, so no signal handler runs in there and none can find the lock
 taken by the thread it interrupts; where one does run after all (the next segment is being made, a debugger traces this
-file), its records are put beside, in their order, and the interrupted append takes them along. A forked child starts a
-journal of its own.
+file), its records are put beside, and the interrupted append takes them along. A forked child has a journal of its own.
 
 Refused: a segment a thread (no order among them); a queue with a writer behind it (it dies with the process).
 """
@@ -307,9 +306,7 @@ class Journal:
         if segment is supply.spare:
             supply.spare = None
         self._filled = filled
-        self._current = segment
-        self._data = segment.data
-        self._lengths = segment.lengths
+        self._current, self._data, self._lengths = segment, segment.data, segment.lengths
         self._begin = self._at = begin
         self._size = segment.size
         self._serial += 1
@@ -338,8 +335,7 @@ class Journal:
         """The first `size` bytes of `unread` are stored; a segment all of which is stored is released."""
         released = None
         with self._alone():
-            self._read += size
-            self.stored += size
+            self._read, self.stored = self._read + size, self.stored + size
             if self._filled and self._read >= self._filled[0].end:
                 released = self._filled[0].segment
                 self._filled = self._filled[1:]

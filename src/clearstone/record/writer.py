@@ -149,11 +149,9 @@ class Writer:
 
     def _drain(self, timeout: float) -> bool:
         """Store in this thread what is there now; give up after so many seconds in which the store took nothing."""
-        if self.journal.is_inside():
-            return False
         target, until = self.journal.appended, time.monotonic() + timeout
         while self.journal.stored < target:
-            if not self._one_at_a_time.acquire(timeout=max(0.0, until - time.monotonic())):
+            if not self._may_store(until - time.monotonic()):
                 return False
             try:
                 inside, stored = self._storing, self._try_batch()
@@ -217,12 +215,20 @@ class Writer:
 
     def _store_the_rest(self) -> bool:
         """Store what has been appended until now; daemon threads may go on for ever."""
-        with self._one_at_a_time:
+        if not self._may_store(LONGEST_PAUSE):
+            return False
+        try:
             target = self.journal.appended
             while self.journal.stored < target:
                 if not self._try_batch():
                     return False
+        finally:
+            self._one_at_a_time.release()
         return True
+
+    def _may_store(self, seconds: float) -> bool:
+        """Take the lock of whoever stores; never for ever: they may wait for what a signal handler interrupted here."""
+        return self._one_at_a_time.acquire(timeout=0.0 if self.journal.is_inside() else max(0.0, seconds))
 
     def _start(self) -> None:
         thread = threading.Thread(target=self._run, name="clearstone-writer", daemon=True)
