@@ -355,3 +355,9 @@ def test_an_exempt_array_keeps_its_buffer() -> None:
     buffers: list[pickle.PickleBuffer] = []
     data = pickle.dumps({"password": letters_of(b"x"), "token": letters_of(b"y")}, 5, buffer_callback=buffers.append)
     assert redactor.buffers(data, (b"x", b"y")) == (b"x",)
+
+
+def test_a_long_number_whose_bytes_spell_a_secret_is_searched_too() -> None:
+    left = left_of_pickle(pickle.dumps([int.from_bytes(TOKEN.encode(), "little"), 1 << 200], 5))
+    assert TOKEN.encode() not in left
+    assert pickle.loads(left) == [TOKEN_MARKER.encode(), 1 << 200]

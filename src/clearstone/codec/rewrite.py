@@ -175,7 +175,7 @@ class _Rewriting:
             return None if is_marker else _MARKERS.get(op.code, _MARKER)
         if op.code in _TEXTS:
             return self._searched_text(op, state)
-        if op.code in _BYTES and self._searched and has_clue(self._outline.data[op.argument : op.end]):
+        if op.code in _SEARCHED_AS_BYTES and self._searched and has_clue(self._outline.data[op.argument : op.end]):
             found = self._outline.content(number)
             left = redacted_bytes(found)
             return None if left == found else pickled(left if op.code != _BYTEARRAY else bytearray(left))
@@ -256,6 +256,8 @@ _BYTES = frozenset(b"".join((pickle.SHORT_BINBYTES, pickle.BINBYTES, pickle.BINB
 _NUMBERS = frozenset(
     b"".join((pickle.BININT, pickle.BININT1, pickle.BININT2, pickle.BINFLOAT, pickle.LONG1, pickle.LONG4))
 )
+_SEARCHED_AS_BYTES = _BYTES | {pickle.LONG1[0], pickle.LONG4[0]}
+"""A long number too: broken bytes can turn a text into one, and then it still spells the secret."""
 _BYTEARRAY, _FRAME = pickle.BYTEARRAY8[0], pickle.FRAME[0]
 _MARKER = pickled(MARKER)
 _MARKERS = {**dict.fromkeys(_BYTES, pickled(MARKER.encode())), _BYTEARRAY: pickled(bytearray(MARKER.encode()))}
