@@ -5,6 +5,7 @@
     ClearstoneError
     ├── ConfigurationError    (ValueError)         a decorator, option or argument that cannot be meant
     ├── StoreError            (OSError)            a trace database that cannot be opened, read or written
+    │   ├── StoreUnavailableError                         one that is damaged, locked, full or read-only just now
     │   └── UnstorableSpanError                           a span that no store can take
     ├── TraceNotFoundError    (LookupError)        no trace or span under that id
     ├── CheckpointError
@@ -35,6 +36,10 @@ class ConfigurationError(ClearstoneError, ValueError):
 
 class StoreError(ClearstoneError, OSError):
     """A trace database that cannot be opened, read or written."""
+
+
+class StoreUnavailableError(StoreError):
+    """A trace database that is damaged, locked, full or read-only: it may be usable later."""
 
 
 class UnstorableSpanError(StoreError):

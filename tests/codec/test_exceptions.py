@@ -376,7 +376,8 @@ def test_an_attribute_that_does_not_pickle_is_described_and_the_rest_survives() 
     loaded: Any = round_trip(error)
     assert isinstance(loaded.lock, Unpicklable)
     assert loaded.lock.type_name == "_thread.lock"
-    assert "was not recorded" in repr(loaded.lock)
+    assert "not recorded" in repr(loaded.lock)
+    assert "cannot pickle" in loaded.lock.reason
     assert (loaded.response, loaded.body, loaded.args) == (Response(), {"code": "rate"}, ("slow down",))
 
 

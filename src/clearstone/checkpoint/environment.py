@@ -7,9 +7,15 @@ import platform
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from clearstone._version import __version__
+from clearstone.codec import redact
 from clearstone.codec.payload import main_file
+from clearstone.codec.redact import MARKER
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +27,7 @@ class Environment:
         implementation: ``CPython``, ...
         platform: as `platform.platform` says.
         clearstone: this library's version.
-        argv: the command line.
+        argv: the command line, without its secrets.
         cwd: the working directory.
         sys_path: the import path, made absolute.
         main_file: the script that ran as ``__main__``; empty in a notebook or a shell.
@@ -55,13 +61,32 @@ def current() -> Environment:
         implementation=platform.python_implementation(),
         platform=platform.platform(),
         clearstone=__version__,
-        argv=tuple(sys.argv),
+        argv=tuple(without_secrets(sys.argv)),
         cwd=_cwd(),
         sys_path=tuple(str(Path(entry).absolute()) for entry in sys.path),
         main_file=main_file(main) if main is not None else "",
         main_module=spec.name if spec is not None else "",
         hash_seed=os.environ.get("PYTHONHASHSEED") or "random",
     )
+
+
+def without_secrets(argv: Sequence[str]) -> Iterator[str]:
+    """Yield a command line's arguments without their secrets, by the rules for whatever is recorded.
+
+    Args:
+        argv: the arguments. The value of an option, or of ``NAME=value``, is one where its name says so: in
+            ``--api-key X``, ``--api-key=X`` and ``API_KEY=X`` it is X.
+    """
+    redactor, option = redact.active(), ""
+    for argument in map(str, argv):
+        name, equals, value = argument.partition("=")
+        if option and not argument.startswith("--") and redactor.is_secret_key(option):
+            yield MARKER
+        elif value and redactor.is_secret_key(name.lstrip("-")):
+            yield f"{name}={MARKER}"
+        else:
+            yield redactor.text(argument)
+        option = name.lstrip("-") if name.startswith("-") and not equals else ""
 
 
 def _cwd() -> str:

@@ -3,8 +3,9 @@
 Idea: what ended may still be on its way to the store, and what is open is not complete there. `LiveStore` puts the
 three together: stored, waiting, open.
 
-Invariant: every provider's writer flushes at interpreter exit; a default provider that cannot be made is said once, and
-decorated calls then pass through.
+Invariant: every provider's writer flushes at interpreter exit. A database that is damaged, locked or full is no reason
+not to record: the journal keeps what the store does not take. A default provider that cannot be made (its folder cannot
+be, or the file is a newer version's or another program's) is said once, and decorated calls then pass through.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from typing import TYPE_CHECKING
 
 from clearstone import home, notice, processes, run
 from clearstone.codec import redact as redaction
-from clearstone.errors import ConfigurationError, StoreError, TraceNotFoundError
+from clearstone.errors import ConfigurationError, StoreError, StoreUnavailableError, TraceNotFoundError
 from clearstone.record import faults
 from clearstone.record.inheritance import Inheritance, bequeath, follow
 from clearstone.record.journal import DEFAULT_LIMIT, Journal
@@ -87,7 +88,8 @@ class TracerProvider:
             them; ``"block"`` lets the recorded call wait for the store.
 
     Raises:
-        StoreError: the file cannot be created, is no trace database, or is a newer version's.
+        StoreError: the file cannot be created, is no trace database, or is a newer version's. One that is damaged,
+            locked or read-only is no error but is said: what is recorded stays in the journal until it can be used.
         ConfigurationError: `on_full` is neither.
     """
 
@@ -323,7 +325,7 @@ def _make_default(payload_limit: int) -> None:
     try:
         with run.suspended():  # what it calls may be instrumented
             _default = TracerProvider(payload_limit=payload_limit)
-    except StoreError as error:
+    except Exception as error:  # the user's call goes on whatever it is
         _default_failed = True
         faults.report("opening the default trace database", error)
 
@@ -346,7 +348,7 @@ def _recording_into(database: Path | None, payload_limit: int) -> run.Run:
     provider = _below_others.get(database) if database is not None else default_provider(payload_limit)
     try:
         provider = provider or _provider_of(database, payload_limit)
-    except StoreError as error:
+    except Exception as error:  # the user's call goes on whatever it is
         faults.report(f"opening {database} in a child process", error)
     return provider.recording if provider is not None else run.SUSPENDED
 
@@ -394,7 +396,12 @@ def _open_store(db_path: str | os.PathLike[str] | None) -> SQLiteTraceStore:
         try:
             home.ensure_home()
         except OSError as error:
-            raise StoreError(f"the folder {home.home()} cannot be created: {error}; set CLEARSTONE_HOME") from error
+            where = error.filename or "the working directory"  # which may be gone
+            told = f"the folder for records cannot be created ({error.strerror}: {where})"
+            raise StoreError(f"{told}; set CLEARSTONE_HOME to one that can") from error
     store = SQLiteTraceStore(Path(db_path) if db_path is not None else home.trace_file())
-    store.open()
+    try:
+        store.open()
+    except StoreUnavailableError as error:  # it opens itself again when it is used
+        faults.report("opening the trace database", error)
     return store

@@ -23,7 +23,8 @@ from clearstone.codec import payload
 from clearstone.errors import StoreError
 from clearstone.record import faults, layout, ownership
 from clearstone.record.batches import NOT_FAILED, Assembler, store_records
-from clearstone.span import BLOB, CODEC_MASK, SpanKind
+from clearstone.span import BLOB, CODEC_MASK, CODECS, SpanKind
+from clearstone.store import blobs
 from clearstone.store.base import ProcessRow, RawPayload, SiteRow
 
 if TYPE_CHECKING:
@@ -177,8 +178,9 @@ def _is_sound(record: layout.Record) -> bool:
 
 def _is_payload(raw: RawPayload) -> bool:
     """Whether its bytes are arranged as its form says. Raises `ValueError` or `LookupError` where they are not."""
-    form = raw.form & CODEC_MASK if raw.form & BLOB else raw.form
-    payload.of_raw(form, raw.data)
+    if raw.form & BLOB:
+        return raw.form & CODEC_MASK < len(CODECS) and blobs.is_name(raw.data)
+    payload.of_raw(*raw)
     return True
 
 

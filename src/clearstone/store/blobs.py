@@ -38,6 +38,11 @@ def folder_of(database: Path) -> Path:
     return database.with_name(f"{database.name}.blobs")
 
 
+def is_name(name: bytes) -> bool:
+    """Whether `name` is one that `write` returns."""
+    return _NAME.fullmatch(name) is not None
+
+
 def write(folder: Path, data: bytes) -> bytes:
     """Write a new file; return its name.
 
@@ -61,7 +66,7 @@ def read(folder: Path, name: bytes) -> bytes:
     Raises:
         StoreError: it is gone, or `name` is none that `write` returns.
     """
-    if not _NAME.fullmatch(name):
+    if not is_name(name):
         raise StoreError(f"{name!r} is no blob file's name: the database is damaged")
     path = folder / os.fsdecode(name)
     try:
@@ -72,7 +77,7 @@ def read(folder: Path, name: bytes) -> bytes:
 
 def delete(folder: Path, name: bytes) -> None:
     """Delete a file, if `name` is one that `write` returns. One that cannot be deleted now is found by a collection."""
-    if _NAME.fullmatch(name):
+    if is_name(name):
         with contextlib.suppress(OSError):
             (folder / os.fsdecode(name)).unlink()
 

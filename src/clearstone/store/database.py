@@ -4,7 +4,8 @@ Idea: one connection, one lock. Reading is rare beside writing, and a batch is o
 lets readers of other connections and processes go on meanwhile.
 
 Invariant: a file that is not ours, or from a newer version, is refused before anything is written to it; `sqlite3`
-errors leave this file as `StoreError` only.
+errors leave this file as `StoreError` only. What may become usable again without anybody giving another file is a
+`StoreUnavailableError`, and is opened anew at the next use.
 
 Refused: a connection per thread (each would have to be found and closed at exit, and across a fork).
 """
@@ -19,7 +20,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from clearstone.errors import StoreError
+from clearstone.errors import StoreError, StoreUnavailableError
 from clearstone.store import migrations, schema
 
 if TYPE_CHECKING:
@@ -214,8 +215,19 @@ class Database:
         return db
 
     def _fault(self, error: sqlite3.Error) -> StoreError:
-        hint = _HINTS.get(_code(error), "")
-        return StoreError(f"{self.path} cannot be used as a trace database: {error}{hint}")
+        code, told = _code(error), f"{self.path} cannot be used as a trace database: {error}"
+        if code == sqlite3.SQLITE_NOTADB and not self._was_a_database():
+            return StoreError(f"{told}; give another file with --db")
+        return StoreUnavailableError(f"{told}{_HINTS.get(code, '')}")
+
+    def _was_a_database(self) -> bool:
+        """Whether a file that SQLite does not know is a damaged database: it begins as one, or a crash left zeros."""
+        try:
+            with self.path.open("rb") as file:
+                begin = file.read(len(_MAGIC))
+        except OSError:
+            return True
+        return begin == _MAGIC or not any(begin)
 
     def _check_place(self) -> None:
         try:
@@ -256,6 +268,7 @@ class Database:
         db.execute(f"PRAGMA wal_autocheckpoint = {LOG_PAGES}").fetchall()
 
 
+_MAGIC = b"SQLite format 3\0"
 _NOT_WRITABLE = frozenset({sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY})
 _DAMAGED = "; move it away to begin a new one, or restore a copy: what is recorded meanwhile stays in the journal"
 _NETWORK = (
@@ -267,6 +280,7 @@ _HINTS = {
     sqlite3.SQLITE_CORRUPT: _DAMAGED,
     sqlite3.SQLITE_FULL: "; make room on the disk: what is recorded meanwhile stays in the journal",
     sqlite3.SQLITE_IOERR: _NETWORK,
+    sqlite3.SQLITE_NOTADB: _DAMAGED,
     sqlite3.SQLITE_PROTOCOL: _NETWORK,
     sqlite3.SQLITE_READONLY: "; the file, its folder or its file system is read-only: give another with --db",
 }
