@@ -44,7 +44,7 @@ def test_the_users_rules_count_for_the_command_line_too() -> None:
     given = ["--badge", "1", "--api-key", "k", "--ask=me"]
     configure(redact_keys=["badge"], redact_keep=["api_key"])
     assert list(without_secrets(given)) == ["--badge", MARKER, "--api-key", "k", "--ask=me"]
-    configure(redact=lambda text: text.replace("me", "somebody"))
+    configure(redact=lambda text: text.replace("me", "somebody"), redact_keys=(), redact_keep=())
     assert list(without_secrets(given)) == ["--badge", "1", "--api-key", MARKER, "--ask=somebody"]
     configure(redact=False)
     assert list(without_secrets(given)) == given
