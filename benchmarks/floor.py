@@ -63,10 +63,10 @@ def parts(closing: ExitStack) -> Iterator[tuple[str, Callable[[], Part]]]:
 
 def redacting(payloads: list[bytes]) -> Part:
     """Return the redaction of one payload after the other."""
-    from clearstone.codec.redact import redacted_bytes
+    from clearstone.codec.redact import Redactor, Rules
 
-    rest = itertools.cycle(payloads)
-    return lambda: redacted_bytes(next(rest))
+    redactor, rest = Redactor(Rules()), itertools.cycle(payloads)
+    return lambda: redactor.payload("W2 given", next(rest))
 
 
 def grown(calls: int) -> list[bytes]:

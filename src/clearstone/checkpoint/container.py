@@ -17,10 +17,8 @@ executing it).
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import os
-import secrets
 import struct
 from typing import TYPE_CHECKING, Any
 
@@ -51,7 +49,7 @@ def write(path: Path, header: Mapping[str, Any], sections: Mapping[str, bytes]) 
     listed = [{"name": name, "length": len(data), "sha256": _digest(data).hex()} for name, data in sections.items()]
     body = json.dumps({**header, "sections": listed}).encode()
     fields = _FIELDS.pack(MAGIC, *FORMAT, len(body))
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    temporary = path.with_name(f".{path.name}.{os.urandom(4).hex()}.tmp")
     try:
         _write_synced(temporary, [fields, _digest(fields + body), body, *sections.values()])
         temporary.replace(path)
@@ -89,6 +87,8 @@ def read(path: Path) -> tuple[dict[str, Any], dict[str, bytes]]:
 
 
 def _digest(data: bytes) -> bytes:
+    import hashlib
+
     return hashlib.sha256(data).digest()
 
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 import datetime as dt
 import os
 import random
-import secrets
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -172,7 +171,7 @@ def new_checkpoint(
     """
     cls = type(agent)
     fields = {
-        "checkpoint_id": f"ckpt_{secrets.token_hex(6)}",
+        "checkpoint_id": f"ckpt_{os.urandom(6).hex()}",
         "created_ns": time.time_ns(),
         "agent_class_name": cls.__qualname__ if agent is not None else "",
         "agent_module": cls.__module__ if agent is not None else span.site.partition(":")[0],

@@ -13,9 +13,8 @@ Refused: a checkpoint at the raise, by a trace hook (the state is half changed t
 from __future__ import annotations
 
 import contextlib
-import hashlib
+import os
 import random
-import secrets
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -126,7 +125,7 @@ def _checkpoint(entry: Entry, span: Span, trace: Trace, failure: Failure, signat
         trace=trace,
         span=span,
         taken_ns=entry.taken_ns,
-        checkpoint_id=f"ckpt_{signature}{secrets.token_hex(4)}",
+        checkpoint_id=f"ckpt_{signature}{os.urandom(4).hex()}",
         random_state=entry.random_state,
         call=FailedCall(entry.site, method, _input(span)),
         failure=failure,
@@ -149,6 +148,8 @@ def _state_now(agent: Any) -> state.AgentState | None:
 
 
 def _signature(failure: Failure) -> str:
+    import hashlib
+
     return hashlib.sha256(f"{failure.type_name}@{failure.raised_at}".encode()).hexdigest()[:6]
 
 

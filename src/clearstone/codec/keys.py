@@ -17,16 +17,14 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import hashlib
-import hmac
 import os
-import secrets
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from clearstone import notice
 
 if TYPE_CHECKING:
+    import hashlib
     from collections.abc import Callable
 
 NAME_SIZE = 16
@@ -53,6 +51,8 @@ class Key:
         ]  # the form is hashed first: a stand-in must not pass for a pickle
 
     def _after(self, form: int, purpose: bytes) -> hashlib.blake2b:
+        import hashlib
+
         digest = hashlib.blake2b(digest_size=NAME_SIZE, key=self.secret, person=purpose)
         digest.update(bytes((form,)))
         return digest
@@ -75,7 +75,15 @@ class Key:
 
     def vouches(self, name: bytes, form: int, data: bytes) -> bool:
         """Whether `name` proves that a holder of this key recorded the payload."""
+        import hmac
+
         return bool(self.secret) and hmac.compare_digest(self.name(form, data), name)
+
+
+@functools.cache
+def nobodys() -> Key:
+    """Return a key without a secret, for what is not known to be this machine's: its names prove nothing."""
+    return Key(b"")
 
 
 def key_file() -> Path:
@@ -104,6 +112,8 @@ def key_file_or_none() -> Path | None:
 
 @functools.lru_cache(maxsize=8)
 def _from_text(text: str) -> Key:
+    import hashlib
+
     return Key(hashlib.blake2b(text.encode("utf-8", "surrogateescape"), digest_size=KEY_SIZE).digest())
 
 
@@ -136,11 +146,11 @@ def _read(path: Path) -> bytes | None:
 def _make(path: Path) -> bytes:
     """Keep a new key, whole or not at all; where another process was faster, theirs is the key."""
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    beside = path.with_name(f".key.{os.getpid()}.{secrets.token_hex(4)}")
+    beside = path.with_name(f".key.{os.getpid()}.{os.urandom(4).hex()}")
     descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     try:
         with os.fdopen(descriptor, "w", encoding="ascii") as file:
-            file.write(secrets.token_hex(KEY_SIZE) + "\n")
+            file.write(os.urandom(KEY_SIZE).hex() + "\n")
             file.flush()
             os.fsync(file.fileno())
         with contextlib.suppress(FileExistsError):

@@ -17,10 +17,8 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import hashlib
 import json
 import os
-import secrets
 import shutil
 import socket
 import stat
@@ -53,7 +51,7 @@ ATTEMPTS = 10
 
 def this_process() -> ProcessRow:
     """Describe this process. Each call gives another token: one for each journal."""
-    token = f"{os.getpid()}-{secrets.token_hex(8)}"
+    token = f"{os.getpid()}-{os.urandom(8).hex()}"
     return ProcessRow(token, os.getpid(), socket.gethostname(), boot_id(), time.time_ns())
 
 
@@ -77,12 +75,16 @@ def proof(about: bytes, inode: int) -> bytes:
     if not secret:
         return layout.NO_PROOF
     text = b"%d %b" % (inode, about)
+    import hashlib
+
     return hashlib.blake2b(text, digest_size=layout.PROOF_SIZE, key=secret, person=b"journal").digest()
 
 
 def proves(header: layout.Header, inode: int) -> bool:
     """Whether a segment with this header was written on this machine, to this very file."""
-    return bool(machine_key().secret) and secrets.compare_digest(header.proof, proof(header.about, inode))
+    import hmac
+
+    return bool(machine_key().secret) and hmac.compare_digest(header.proof, proof(header.about, inode))
 
 
 class OwnedFolder:

@@ -12,7 +12,6 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-import secrets
 from typing import TYPE_CHECKING
 
 from clearstone.errors import StoreError
@@ -50,7 +49,7 @@ def write(folder: Path, data: bytes) -> bytes:
         OSError: it cannot be written.
     """
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    path = folder / f"{secrets.token_hex(16)}{SUFFIX}"
+    path = folder / f"{os.urandom(16).hex()}{SUFFIX}"
     try:
         with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
             file.write(data)

@@ -6,7 +6,7 @@ import threading
 from typing import TYPE_CHECKING
 
 from clearstone.codec import payload
-from clearstone.codec.keys import Key, machine_key
+from clearstone.codec.keys import machine_key, nobodys
 from clearstone.errors import TraceNotFoundError
 from clearstone.span import BLOB, Chunk, StatusCode, Trace
 from clearstone.store import blobs, texts
@@ -20,9 +20,6 @@ if TYPE_CHECKING:
     from clearstone.span import Payload, Span
     from clearstone.store.base import Batch, RawPayload, SiteRow, SpanQuery, SpanRow
     from clearstone.store.texts import Term
-
-
-_NOBODYS = Key(b"")
 
 
 class _Kept:
@@ -82,7 +79,7 @@ class MemoryTraceStore:
         for rows in (batch.spans, batch.ends, batch.chunks):
             for row in rows:
                 if row.span_id in self._spans:
-                    self._spans[row.span_id].key = _NOBODYS
+                    self._spans[row.span_id].key = nobodys()
 
     def interrupt(self, token: str) -> int:
         """Mark the open spans of a process (see `TraceStore.interrupt`)."""

@@ -10,9 +10,9 @@ from __future__ import annotations
 import struct
 from typing import TYPE_CHECKING
 
+from clearstone.codec.keys import nobodys
 from clearstone.span import CODECS
 from clearstone.store import schema
-from clearstone.store.payloads import NOBODYS
 
 if TYPE_CHECKING:
     import sqlite3
@@ -86,7 +86,7 @@ def _span_number(text: str | None) -> int | None:
 
 def _inlined(codec: str, data: bytes) -> bytes:
     form = CODECS.index(codec)
-    return NOBODYS.name(form, data) + bytes((form,)) + data
+    return nobodys().name(form, data) + bytes((form,)) + data
 
 
 MIGRATIONS: dict[int, Callable[[sqlite3.Connection], None]] = {1: _from_1}

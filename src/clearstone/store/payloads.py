@@ -20,7 +20,7 @@ from collections import OrderedDict
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
-from clearstone.codec.keys import Key, machine_key
+from clearstone.codec.keys import machine_key, nobodys
 from clearstone.errors import StoreError
 from clearstone.span import BLOB
 from clearstone.store import blobs, schema
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Hashable, Iterable, Iterator, Sequence
     from pathlib import Path
 
+    from clearstone.codec.keys import Key
     from clearstone.store.base import RawPayload
     from clearstone.store.database import Database
 
@@ -47,7 +48,6 @@ MOST_MEMORY = 8 << 20
 MOST_PLACES = 4096
 PACKED_AT_ONCE = 32
 
-NOBODYS = Key(b"")
 """Names payloads of which nobody knows whether this machine recorded them: the names prove nothing."""
 
 Column = int | bytes | None
@@ -102,7 +102,7 @@ class PayloadWriter:
             large: each payload of more than `INLINE` bytes with its place (the same argument of the same callable).
             trusted: whether their names may prove that this machine recorded them.
         """
-        key = machine_key() if trusted else NOBODYS
+        key = machine_key() if trusted else nobodys()
         named: dict[RawPayload, bytes] = {}
         first: dict[bytes, tuple[Hashable, RawPayload]] = {}
         for place, raw in large:
@@ -113,10 +113,10 @@ class PayloadWriter:
 
     def _name(self, key: Key, raw: RawPayload) -> bytes:
         """A repeated payload is looked up by its bytes: five times cheaper than its name is made."""
-        name = self._names.get(raw) if key is not NOBODYS else None
+        name = self._names.get(raw) if key.secret else None
         if name is None:
             name = key.name(*raw)
-            if key is not NOBODYS and len(raw.data) <= MOST_MEMORY // 8:
+            if key.secret and len(raw.data) <= MOST_MEMORY // 8:
                 self._names[raw] = name
                 self._size += len(raw.data)
                 while self._size > MOST_MEMORY:

@@ -15,7 +15,6 @@ would be indexed at every call).
 
 from __future__ import annotations
 
-import hashlib
 import sqlite3
 from typing import TYPE_CHECKING
 
@@ -167,6 +166,8 @@ def _distinct(found: Iterable[str]) -> dict[bytes, str]:
 
 
 def _digest(text: str) -> bytes:
+    import hashlib
+
     return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest()
 
 

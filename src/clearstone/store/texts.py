@@ -19,8 +19,6 @@ import re
 import unicodedata
 from typing import TYPE_CHECKING, Any
 
-from clearstone.codec import inert
-
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
@@ -133,10 +131,14 @@ def _node(payload: Payload) -> Any:
         with contextlib.suppress(ValueError):  # damaged: then it is none of ours
             return json.loads(payload.data)
         return None
+    from clearstone.codec import inert  # for searches alone
+
     return inert.read(payload.data, buffers=payload.buffers)
 
 
 def _strings(node: Any) -> Iterator[str]:
+    from clearstone.codec import inert
+
     if type(node) is str:
         yield node
     for each in inert.walk(node):
