@@ -11,7 +11,7 @@ demo: $(VENV)/.installed  ## the main job: an agent fails, and its failure is re
 	$(BIN)/clearstone demo clearstone-demo
 
 test: $(VENV)/.dev  ## the tests
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto
 
 check: $(VENV)/.dev lint types layers tests  ## everything that must be green
 
@@ -31,7 +31,7 @@ layers: $(VENV)/.dev
 
 tests: $(VENV)/.dev
 	$(BIN)/python -m coverage erase
-	$(BIN)/python -m coverage run -m pytest
+	$(BIN)/python -m coverage run -m pytest -n auto
 	$(BIN)/python -m coverage combine -q
 	$(BIN)/python -m coverage report
 

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import hashlib  # not when it is needed: that may be in a signal handler that interrupts its import
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -24,7 +25,6 @@ from typing import TYPE_CHECKING
 from clearstone import notice
 
 if TYPE_CHECKING:
-    import hashlib
     from collections.abc import Callable
 
 NAME_SIZE = 16
@@ -51,8 +51,6 @@ class Key:
         ]  # the form is hashed first: a stand-in must not pass for a pickle
 
     def _after(self, form: int, purpose: bytes) -> hashlib.blake2b:
-        import hashlib
-
         digest = hashlib.blake2b(digest_size=NAME_SIZE, key=self.secret, person=purpose)
         digest.update(bytes((form,)))
         return digest
@@ -112,8 +110,6 @@ def key_file_or_none() -> Path | None:
 
 @functools.lru_cache(maxsize=8)
 def _from_text(text: str) -> Key:
-    import hashlib
-
     return Key(hashlib.blake2b(text.encode("utf-8", "surrogateescape"), digest_size=KEY_SIZE).digest())
 
 

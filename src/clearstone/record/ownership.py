@@ -17,6 +17,8 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import hashlib
+import hmac
 import json
 import os
 import shutil
@@ -75,15 +77,11 @@ def proof(about: bytes, inode: int) -> bytes:
     if not secret:
         return layout.NO_PROOF
     text = b"%d %b" % (inode, about)
-    import hashlib
-
     return hashlib.blake2b(text, digest_size=layout.PROOF_SIZE, key=secret, person=b"journal").digest()
 
 
 def proves(header: layout.Header, inode: int) -> bool:
     """Whether a segment with this header was written on this machine, to this very file."""
-    import hmac
-
     return bool(machine_key().secret) and hmac.compare_digest(header.proof, proof(header.about, inode))
 
 

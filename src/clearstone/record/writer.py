@@ -309,15 +309,17 @@ class Writer:
     @contextlib.contextmanager
     def _alone(self) -> Iterator[bool]:
         """Use the store as `_try_batch` does: a handler that interrupts it must not begin a transaction in another."""
-        with self._one_at_a_time:
-            if self._storing:
-                yield False
-                return
-            self._storing = True
+        if not self._may_store(LONGEST_PAUSE):
+            yield False
+            return
+        try:
+            inside, self._storing = self._storing, True
             try:
-                yield True
+                yield not inside
             finally:
-                self._storing = False
+                self._storing = inside
+        finally:
+            self._one_at_a_time.release()
 
     def _tidy_up_to(self, seconds: float) -> None:
         """Tidy in small pieces, so that no batch waits long for one."""
