@@ -137,7 +137,7 @@ def test_a_signal_during_the_exit_handlers_loses_nothing(ended: Any, recovered: 
     def handler(*_):
         step(-1)
     signal.signal(signal.SIGALRM, handler)
-    signal.setitimer(signal.ITIMER_REAL, 0.001, 0.001)
+    signal.setitimer(signal.ITIMER_REAL, 0.01, 0.01)
     handled = []
     step = (lambda real: lambda number: handled.append(0) or real(-len(handled)) if number < 0 else real(number))(step)
     for number in range(3000): step(number)

@@ -172,11 +172,12 @@ def interrupting(journal: Journal, do: Callable[[], object]) -> Callable[[bytes]
         return trace if frame.f_code is code else None
 
     def append(record: bytes) -> bool:
+        before = sys.gettrace()  # coverage's
         sys.settrace(watch)
         try:
             return journal.append(record)
         finally:
-            sys.settrace(None)
+            sys.settrace(before)
 
     return append
 
