@@ -41,7 +41,7 @@ def test_the_newest_traces_are_found_along_an_index_without_sorting_them_all(sto
 
 
 def test_a_summary_searches_its_trace_alone(store: SQLiteTraceStore) -> None:
-    assert "SCAN spans" not in plan(store, schema.READ_SUMMARY, bytes(16))
+    assert "SCAN spans" not in plan(store, schema.READ_SUMMARY, bytes(16), bytes(16))
 
 
 @pytest.mark.parametrize("order", [schema.FIRST_FIRST, schema.LAST_FIRST])

@@ -321,14 +321,14 @@ INCREMENTAL = 2
 
 
 def _keep(db: sqlite3.Connection, kind: int, base: int | None, data: bytes, number: int) -> None:
-    if db.execute(_PACK, (kind, base, number)).rowcount:
+    if db.execute(_PACK, (kind, base, number, base, base)).rowcount:
         db.execute("DELETE FROM raw_data WHERE id = ?", (number,))
         db.execute("INSERT INTO packed_data (id, data) VALUES (?, ?)", (number, data))
 
 
 _PACK = """
-UPDATE payloads SET packed = ?1, base = ?2
-WHERE id = ?3 AND packed = 0 AND (?2 IS NULL OR EXISTS (SELECT 1 FROM payloads AS below WHERE below.id = ?2))
+UPDATE payloads SET packed = ?, base = ?
+WHERE id = ? AND packed = 0 AND (? IS NULL OR EXISTS (SELECT 1 FROM payloads AS below WHERE below.id = ?))
 """
 """The base may have been erased since it was read; the row then waits for another turn, without it."""
 

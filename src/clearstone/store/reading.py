@@ -147,7 +147,7 @@ def _payload(reader: PayloadReader, column: Any) -> Payload | None:
 
 def summaries(db: sqlite3.Connection, limit: int | None) -> list[TraceSummary]:
     """Return summaries, newest first (see `TraceStore.traces`)."""
-    return [_summary(trace_id, *db.execute(schema.READ_SUMMARY, (trace_id,)).fetchone())
+    return [_summary(trace_id, *db.execute(schema.READ_SUMMARY, (trace_id, trace_id)).fetchone())
             for trace_id in _newest_first(db, limit)]  # fmt: skip
 
 

@@ -234,8 +234,8 @@ SELECT n.name, f.start_ns, t.end_ns, t.spans, t.without_end, t.interrupted, f.st
 FROM (
     SELECT max(end_ns) AS end_ns, count(*) AS spans, sum(end_ns IS NULL) AS without_end,
            sum(interrupted) AS interrupted
-    FROM spans WHERE trace_id = ?1
-) AS t, (SELECT * FROM spans AS s WHERE s.trace_id = ?1 {FIRST_FIRST} LIMIT 1) AS f
+    FROM spans WHERE trace_id = ?
+) AS t, (SELECT * FROM spans AS s WHERE s.trace_id = ? {FIRST_FIRST} LIMIT 1) AS f
 JOIN sites AS n ON n.id = f.site
 """  # noqa: S608 - constants
 
