@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from clearstone import run, traced
+from clearstone import run, threads, traced
 from clearstone.record.provider import TracerProvider
 from clearstone.span import Trace
 
@@ -79,7 +79,7 @@ def seen() -> tuple[Any, Any, str]:
 
 @pytest.fixture(autouse=True)
 def carrying() -> None:
-    run.carry_into_threads()
+    threads.carry_into_threads()
 
 
 # --- into threads ----------------------------------------------------------------------------------------------------
@@ -256,7 +256,7 @@ def test_a_finished_thread_is_freed() -> None:
 
 def test_carrying_twice_is_carrying_once() -> None:
     before = threading.Thread.start, ThreadPoolExecutor.submit
-    run.carry_into_threads()
+    threads.carry_into_threads()
     assert (threading.Thread.start, ThreadPoolExecutor.submit) == before
 
 
@@ -270,10 +270,10 @@ def test_what_also_asks_to_be_carried_is_carried_in_its_block_only() -> None:
     def bind(function: Callable[..., Any]) -> Callable[..., Any]:
         return lambda: ["more", function()]
 
-    with run.carrying_also(bind), ThreadPoolExecutor(1) as pool:
+    with threads.carrying_also(bind), ThreadPoolExecutor(1) as pool:
         result: Any = pool.submit(lambda: "result").result()
     assert result == ["more", "result"]
-    assert run.carried(seen) is seen
+    assert threads.carried(seen) is seen
 
 
 def test_decorated_calls_in_threads_are_recorded_below_the_span_that_started_them(tmp_path: Path) -> None:

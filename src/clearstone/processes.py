@@ -19,7 +19,7 @@ import threading
 from functools import partial, wraps
 from typing import TYPE_CHECKING, Any
 
-from clearstone import notice, run
+from clearstone import notice, run, threads
 from clearstone.proxies import when_imported
 
 if TYPE_CHECKING:
@@ -92,11 +92,11 @@ def _call_suspended(function: Callable[..., Any], /, *args: Any, **kwargs: Any) 
 @contextlib.contextmanager
 def _starting_workers() -> Iterator[None]:
     """Let processes and threads that are started in the block belong to nothing."""
-    tokens = run.current_span.set(None), run.override.set(None), run.submitting.set(True)
+    tokens = run.current_span.set(None), run.override.set(None), threads.submitting.set(True)
     try:
         yield
     finally:
-        run.submitting.reset(tokens[2])
+        threads.submitting.reset(tokens[2])
         run.override.reset(tokens[1])
         run.current_span.reset(tokens[0])
 
@@ -106,12 +106,12 @@ def _patch_process(module: Any) -> None:
 
     @wraps(start)
     def start_carrying(self: Any) -> None:
-        if run.submitting.get():  # a worker; forked, it would keep the mark for its jobs
-            token = run.submitting.set(False)
+        if threads.submitting.get():  # a worker; forked, it would keep the mark for its jobs
+            token = threads.submitting.set(False)
             try:
                 start(self)
             finally:
-                run.submitting.reset(token)
+                threads.submitting.reset(token)
             return
         own, bound = vars(self).get("run"), carried(self.run)
         if not isinstance(bound, partial):
@@ -159,7 +159,7 @@ def _patch_pool(module: Any) -> None:
 def _submitting_carried(method: Callable[..., Any], thread_pool: type) -> Callable[..., Any]:
     @wraps(method)
     def submit(self: Any, func: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        bind = run.carried if isinstance(self, thread_pool) else carried
+        bind = threads.carried if isinstance(self, thread_pool) else carried
         return method(self, bind(func), *args, **kwargs)
 
     return submit

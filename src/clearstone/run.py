@@ -6,7 +6,8 @@ else. What happens around the call is decided by a `Run`: `record.recording.Reco
 other.
 
 Invariant: an override (a replay, or `SUSPENDED`) always wins over every recorder, so no call inside a replay is ever
-recorded as a new live one. Context variables follow tasks by themselves; `carry` takes them into threads.
+recorded as a new live one. Context variables follow tasks by themselves; `threads` and
+`processes` carry them further.
 
 Refused: a ``proceed`` callback (``run(site, call, proceed)``). It costs a closure and a second library frame per call
 in the user's traceback; `begin` and the methods of `OpenCall` need neither.
@@ -16,13 +17,10 @@ from __future__ import annotations
 
 import contextlib
 import os
-import threading
 import weakref
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from contextvars import ContextVar, Token
 from dataclasses import dataclass
-from functools import partial, wraps
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 if TYPE_CHECKING:
@@ -141,6 +139,10 @@ class SpanAbove(Protocol):
 
     def ticket(self) -> Ticket:
         """Return what gives, in another process, a span to be below in this one's place."""
+
+
+Ticket = Callable[[], SpanAbove]
+"""Made by `SpanAbove.ticket`: picklable."""
 
 
 class OpenSpan(SpanAbove, Protocol):
@@ -301,113 +303,3 @@ def _leave_spans_to_the_parent() -> None:
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_leave_spans_to_the_parent)
-
-
-# --- into threads ----------------------------------------------------------------------------------------------------
-# A new thread starts with an empty context (until Python 3.14), so a span opened in it would lose its parent and a
-# replay would not reach it. Only our own variables are carried: the user's context variables keep Python's rules.
-
-Ticket = Callable[[], SpanAbove]
-"""Made by `SpanAbove.ticket`: picklable."""
-
-Bind = Callable[[Callable[..., Any]], Callable[..., Any]]
-
-_carry_lock = threading.Lock()
-_carrying = False
-
-
-def carry_into_threads() -> None:
-    """Hand the current span and override to every thread and executor job started from now on. Idempotent."""
-    global _carrying  # noqa: PLW0603 - one process, one patch
-    with _carry_lock:
-        if _carrying:
-            return
-        _carrying = True
-        threading.Thread.start = _carrying_start(threading.Thread.start)  # type: ignore[method-assign, assignment]
-        ThreadPoolExecutor.submit = _carrying_submit(ThreadPoolExecutor.submit)  # type: ignore[method-assign]
-
-
-@contextlib.contextmanager
-def carrying_also(bind: Bind) -> Iterator[None]:
-    """Let threads started in the ``with`` block carry more.
-
-    Args:
-        bind: returns a function bound to something of its context, or the function itself where there is nothing.
-    """
-    _binds.append(bind)
-    try:
-        yield
-    finally:
-        _binds.remove(bind)
-
-
-def carried(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Return `function` bound to what of this context goes into threads, or itself where there is nothing."""
-    for bind in tuple(_binds):
-        function = bind(function)
-    return function
-
-
-def _bound_to_span(function: Callable[..., Any]) -> Callable[..., Any]:
-    span, run = current_span.get(), override.get()
-    if span is None and run is None:
-        return function
-    return partial(_call_in, span, run, function)
-
-
-def _call_in(
-    span: SpanAbove | None, run: Run | None, function: Callable[..., Any], /, *args: Any, **kwargs: Any
-) -> Any:
-    span_token, run_token = current_span.set(span), override.set(run)
-    try:
-        return function(*args, **kwargs)
-    finally:
-        override.reset(run_token)
-        current_span.reset(span_token)
-
-
-_binds: list[Bind] = [_bound_to_span]
-submitting: ContextVar[bool] = ContextVar("clearstone_submitting", default=False)
-"""Whether a pool starts its workers: they serve other jobs too, and carry nothing themselves."""
-
-
-def _carrying_start(start: Callable[[threading.Thread], None]) -> Callable[[threading.Thread], None]:
-    @wraps(start)
-    def start_carrying(self: threading.Thread) -> None:
-        own, users = self.run, vars(self).get("run")
-        run = carried(own)
-        if run is own or submitting.get():
-            start(self)
-            return
-        self.run = partial(_run_once, self, users, run)  # type: ignore[method-assign]
-        try:
-            start(self)
-        except Exception:  # started before, or no thread is to be had
-            _restore(self, users)
-            raise
-
-    return start_carrying
-
-
-def _run_once(thread: threading.Thread, users: Callable[[], None] | None, run: Callable[[], None]) -> None:
-    """Run a thread, which gets its own `run` back: it would be in a cycle with what is bound to it."""
-    _restore(thread, users)
-    run()
-
-
-def _restore(thread: threading.Thread, users: Callable[[], None] | None) -> None:
-    vars(thread).pop("run", None)
-    if users is not None:
-        thread.run = users  # type: ignore[method-assign]
-
-
-def _carrying_submit(submit: Callable[..., Any]) -> Callable[..., Any]:
-    @wraps(submit)
-    def submit_carrying(self: ThreadPoolExecutor, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
-        token = submitting.set(True)
-        try:
-            return submit(self, carried(fn), *args, **kwargs)
-        finally:
-            submitting.reset(token)
-
-    return submit_carrying

@@ -1,7 +1,7 @@
 """The values everything else speaks in: sites, spans, traces, payloads and outcomes.
 
 Idea: what was recorded is frozen. A span that is still open is shown as a frozen value too, taken at one moment; the
-thing that changes while a call runs is `clearstone.record.tracer.LiveSpan`, and it hands out these values.
+thing that changes while a call runs is `clearstone.record.live_span.LiveSpan`, and it hands out these values.
 
 Invariant: nothing here does I/O, serialises or knows a store; every field is a builtin, an enum or another value of
 this file. Names follow OpenTelemetry's trace API (trace id of 32 hex digits, span id of 16, parent, kind, status,

@@ -226,11 +226,11 @@ def test_a_database_overwritten_while_running_is_said_and_the_journal_keeps_what
 def test_a_clock_set_back_ends_no_span_before_its_start(
     database: Path, monkeypatch: pytest.MonkeyPatch, recovered: Callable[[], Any]
 ) -> None:
-    from clearstone.record import recording, tracer
+    from clearstone.record import live_span, recording
 
     provider = TracerProvider(database)
     now = iter(range(2_000_000_000_000_000_000, 0, -3_600_000_000_000))
-    for module in (recording, tracer):
+    for module in (recording, live_span):
         monkeypatch.setattr(module, "time_ns", lambda: next(now))
 
     @traced(tracer=provider.get_tracer())

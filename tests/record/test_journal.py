@@ -19,7 +19,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from clearstone.record import layout, segments
-from clearstone.record.journal import MOST_SITES, NO_SITE, Journal
+from clearstone.record.journal import Journal
+from clearstone.record.site_numbers import MOST_SITES, NO_SITE
 from clearstone.record.supply import LARGEST, MEMORY_LIMIT, SMALLEST
 from clearstone.store.base import SiteRow
 
@@ -108,7 +109,7 @@ def test_a_segment_that_is_stored_is_used_again_and_shows_nothing_of_before(jour
     assert {path.name for path in segment_files(journal)} <= names, "the same files serve for ever"
     journal.append(b"z" * 7)
     (held,) = (each for each in map(read_segment, segment_files(journal)) if b"z" * 7 in each)
-    assert all(record[0] in b"yz" for record in held[len(journal.definitions) :])
+    assert all(record[0] in b"yz" for record in held[len(journal.sites.definitions) :])
 
 
 def read_segment(path: Path) -> list[bytes]:
@@ -294,7 +295,11 @@ def test_many_threads_append_and_nothing_is_lost_twice_or_out_of_order(journal: 
 
 
 def test_a_site_is_defined_once_and_again_at_the_head_of_each_segment(journal: Journal) -> None:
-    assert (journal.site_number(site("a")), journal.site_number(site("b")), journal.site_number(site("a"))) == (1, 2, 1)
+    assert (journal.sites.number(site("a")), journal.sites.number(site("b")), journal.sites.number(site("a"))) == (
+        1,
+        2,
+        1,
+    )
     for _ in range(30):
         journal.append(b"x" * 100_000)
     heads = [
@@ -307,7 +312,7 @@ def test_a_site_is_defined_once_and_again_at_the_head_of_each_segment(journal: J
 
 def test_names_made_at_run_time_do_not_fill_the_headers() -> None:
     journal = Journal(None, nothing)
-    numbers = [journal.site_number(site(f"name {number}")) for number in range(MOST_SITES + 10)]
+    numbers = [journal.sites.number(site(f"name {number}")) for number in range(MOST_SITES + 10)]
     assert numbers[-10:] == [NO_SITE] * 10
     assert len(set(numbers)) == MOST_SITES + 1
 
@@ -318,9 +323,9 @@ def test_a_site_whose_definition_has_no_room_gets_no_number(capsys: pytest.Captu
         pass
     while journal.append(b"x"):
         pass
-    assert journal.site_number(site("late")) == NO_SITE
+    assert journal.sites.number(site("late")) == NO_SITE
     drain(journal)
-    assert journal.site_number(site("late")) != NO_SITE, "later there is room"
+    assert journal.sites.number(site("late")) != NO_SITE, "later there is room"
     assert "dropped" in capsys.readouterr().err
 
 
@@ -366,13 +371,13 @@ def test_a_thread_that_defines_a_site_while_the_journal_is_full_does_not_keep_th
         journal.append(b"x" * 1000)
     while journal._at + 12 < journal._size:
         journal.append(b"x")
-    thread = threading.Thread(target=journal.site_number, args=(site("a site with a long name"),))
+    thread = threading.Thread(target=journal.sites.number, args=(site("a site with a long name"),))
     thread.start()
     time.sleep(0.05)
     while thread.is_alive():
         drain(journal)
         thread.join(0.01)
-    assert journal.site_number(site("a site with a long name")) == 1
+    assert journal.sites.number(site("a site with a long name")) == 1
 
 
 def test_a_thread_that_may_not_wait_drops_instead(capsys: pytest.CaptureFixture[str]) -> None:

@@ -16,7 +16,6 @@ Refused: a segment a thread (no order among them); a queue with a writer behind 
 from __future__ import annotations
 
 import contextlib
-import itertools
 import threading
 from collections import deque
 from dataclasses import dataclass
@@ -24,6 +23,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from clearstone import notice
 from clearstone.record import layout, ownership
+from clearstone.record.site_numbers import SiteNumbers
 from clearstone.record.supply import LARGEST, Supply
 
 if TYPE_CHECKING:
@@ -31,15 +31,11 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from clearstone.record.segments import Segment
-    from clearstone.store.base import ProcessRow, SiteRow
+    from clearstone.store.base import ProcessRow
 
 OnFull = Literal["block", "drop-and-count"]
 
 DEFAULT_LIMIT = 1 << 30
-MOST_SITES = 4000
-"""Beyond so many sites a start names its site itself: span names made at run time must not fill every header."""
-
-NO_SITE = 0
 ROOM_SECONDS = 0.2
 """A blocked append looks again after so long, in case the writer's word was missed."""
 
@@ -80,7 +76,7 @@ class Journal:
         self._limit = limit
         self._blocks = on_full == "block"
         self._may_wait = may_wait
-        self._caches: list[dict[str, Any]] = []
+        self.sites = SiteNumbers(self.append)
         self._reset()
 
     def _reset(self) -> None:
@@ -91,13 +87,7 @@ class Journal:
         self.dropped = 0
         self._busy = False
         self._late: deque[bytes] = deque()
-        # sites
-        for cache in self._caches:
-            cache.clear()
-        self._numbers: dict[SiteRow, int] = {}
-        self._next_number = itertools.count(1)
-        self.definitions: list[bytes] = []
-        # segments
+        self.sites.begin_anew()
         self._supply = Supply(self.folder, self.process, self._limit)
         self._failed: OSError | None = None  # why the current segment could not be written
         self._serial = 0
@@ -194,24 +184,6 @@ class Journal:
             )
         return False
 
-    def site_number(self, row: SiteRow) -> int:
-        """Return the number that stands for `row` in this journal; `NO_SITE` when there are too many, or no room."""
-        number = self._numbers.get(row)
-        if number is None and len(self._numbers) < MOST_SITES:
-            number = next(self._next_number)  # where two threads define one at once, either number will do
-            definition = layout.site_record(number, row)
-            self.definitions.append(definition)  # first: the next segment may begin before the record is there
-            if not self.append(definition):
-                return NO_SITE
-            self._numbers[row] = number
-        return number or NO_SITE
-
-    def number_cache(self) -> dict[str, Any]:
-        """Return an empty dict for site numbers, which is emptied when they begin anew, in a forked child."""
-        cache: dict[str, Any] = {}
-        self._caches.append(cache)
-        return cache
-
     def is_inside(self) -> bool:
         """Whether this thread is in the middle of an append: it runs a signal handler, or a `__del__`.
 
@@ -256,7 +228,7 @@ class Journal:
         if self._at + 4 + size + 3 <= self._size:
             return True  # another thread was faster
         about = layout.about(self.process, self._serial)
-        needed = len(layout.header(about, layout.NO_PROOF, self.definitions)) + 4 + size + 3
+        needed = len(layout.header(about, layout.NO_PROOF, self.sites.definitions)) + 4 + size + 3
         begun = self._begun(needed, about)
         if begun is None and lock is self._lock and self._let_go_of_current():
             begun = self._begun(needed, about)
@@ -283,7 +255,7 @@ class Journal:
         while (segment := self._supply.segment(needed, failed)) is not None:
             try:
                 proof = ownership.proof(about, segment.inode) if segment.path is not None else layout.NO_PROOF
-                header = layout.header(about, proof, self.definitions)
+                header = layout.header(about, proof, self.sites.definitions)
                 segment.data[0 : len(header)] = header
             except OSError as error:
                 self._supply.let_go(segment)

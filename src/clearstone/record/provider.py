@@ -1,8 +1,5 @@
 """`TracerProvider`: a store, a writer and the tracers that feed it; and which provider is the default one.
 
-Idea: what ended may still be on its way to the store, and what is open is not complete there. `LiveStore` puts the
-three together: stored, waiting, open.
-
 Invariant: every provider's writer flushes at interpreter exit. A database that is damaged, locked or full is no reason
 not to record: the journal keeps what the store does not take. A default provider that cannot be made (its folder cannot
 be, or the file is a newer version's or another program's) is said once, and decorated calls then pass through.
@@ -13,63 +10,36 @@ from __future__ import annotations
 import atexit
 import os
 import threading
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from clearstone import home, notice, processes, run
+from clearstone import home, notice, processes, run, threads
 from clearstone.codec import redact as redaction
 from clearstone.errors import ConfigurationError, StoreError, StoreUnavailableError, TraceNotFoundError
 from clearstone.record import faults
+from clearstone.record.ancestry import RemoteSpan
+from clearstone.record.flushed import Flushed
 from clearstone.record.inheritance import Inheritance, bequeath, follow
 from clearstone.record.journal import DEFAULT_LIMIT, Journal
+from clearstone.record.live_store import LiveStore
 from clearstone.record.recording import Recording
 from clearstone.record.recovery import journal_folder, recover
-from clearstone.record.tracer import RemoteSpan, Tracer
+from clearstone.record.tracer import Tracer
 from clearstone.record.writer import Writer
 from clearstone.span import Trace
 from clearstone.store import blobs
-from clearstone.store.base import EVERY_SPAN
 from clearstone.store.memory import MemoryTraceStore
 from clearstone.store.sqlite import SQLiteTraceStore
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterable
+    from collections.abc import Callable, Iterable
 
     from clearstone.record.journal import OnFull
-    from clearstone.span import Span
-    from clearstone.store.base import SpanQuery, TraceStore, TraceSummary
+    from clearstone.store.base import TraceStore
 
 FLUSH_SECONDS = 10.0
 GLANCE_SECONDS = 1.0
-
-
-@dataclass(frozen=True, slots=True)
-class Flushed:
-    """What a flush came to; true where everything is stored.
-
-    Args:
-        stored: whether everything recorded before it is in the store.
-        waiting: bytes that are in the journal and not yet in the store.
-        dropped: records that were dropped since the process began, because the journal was full.
-        reason: why the store does not take them, if it does not.
-    """
-
-    stored: bool
-    waiting: int = 0
-    dropped: int = 0
-    reason: str = ""
-
-    def __bool__(self) -> bool:
-        return self.stored
-
-    def __str__(self) -> str:
-        if self.stored and not self.dropped:
-            return "everything is stored"
-        waits = f"{self.waiting:,} bytes wait in the journal ({self.reason or 'the store is slow'})"
-        dropped = f"{self.dropped:,} record(s) were dropped because the journal was full"
-        return "; ".join(part for part, said in ((waits, not self.stored), (dropped, self.dropped)) if said)
 
 
 class TracerProvider:
@@ -114,7 +84,7 @@ class TracerProvider:
         self._tracers: dict[tuple[str, str], Tracer] = {}
         self.recording = self.get_tracer().recording
         self.trace_store = LiveStore(self, self._store)
-        run.carry_into_threads()
+        threads.carry_into_threads()
         processes.carry_into_processes()
         if self._journal_folder is not None and self._journal_folder.exists():
             self._writer.wake()  # another process may have left something there
@@ -218,40 +188,9 @@ def _trace_or_nothing(store: TraceStore, trace_id: str) -> Trace:
     return Trace(trace_id)
 
 
-class LiveStore:
-    """The provider's store as a reader sees it: flushed first, and with open spans as they are now."""
-
-    def __init__(self, provider: TracerProvider, store: TraceStore) -> None:
-        self._provider = provider
-        self._store = store
-
-    def get_trace(self, trace_id: str) -> Trace:
-        """Return one trace (see `TraceStore.get_trace`), open spans included."""
-        self._provider.flush()
-        return self._store.get_trace(trace_id).merged(self._provider.open_part(trace_id))
-
-    def traces(self, limit: int | None = None) -> list[TraceSummary]:
-        """Return summaries, newest first (see `TraceStore.traces`)."""
-        self._provider.flush()
-        return self._store.traces(limit)
-
-    def spans(self, query: SpanQuery = EVERY_SPAN, *, payloads: bool = False) -> Generator[Span, None, None]:
-        """Yield stored spans (see `TraceStore.spans`)."""
-        self._provider.flush()
-        return self._store.spans(query, payloads=payloads)
-
-    def find(self, reference: str) -> str:
-        """Return the trace id that `reference` means (see `TraceStore.find`)."""
-        self._provider.flush()
-        return self._store.find(reference)
-
-    def close(self) -> None:
-        """Close the store (see `TraceStore.close`)."""
-        self._store.close()
-
-
 _default_lock = threading.RLock()  # reentrant: a signal handler may ask too
 _default: TracerProvider | None = None
+_default_failed = False
 
 
 def _new_lock_in_child() -> None:
@@ -261,7 +200,6 @@ def _new_lock_in_child() -> None:
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_new_lock_in_child)
-_default_failed = False
 
 
 def configure(
@@ -338,7 +276,7 @@ def _adopted(trace: bytes, number: int, database: Path | None, folder: Path, inh
     """Return a span of another process to be below. Named by pickles."""
     home.follow(folder)
     follow(inheritance)
-    run.carry_into_threads()
+    threads.carry_into_threads()
     processes.carry_into_processes()
     ticket = partial(_adopted, trace, number, database, folder, inheritance)
     return RemoteSpan(trace, number, partial(_recording_into, database, inheritance.payload_limit), ticket)

@@ -20,7 +20,7 @@ from clearstone.codec.arguments import encode_arguments
 from clearstone.codec.payload import encode, is_suspicious, refuse_buffer
 from clearstone.record import effects, faults, layout
 from clearstone.record.identity import next_span, next_trace
-from clearstone.record.tracer import NO_ATTRIBUTES, UNSET, LiveSpan
+from clearstone.record.live_span import NO_ATTRIBUTES, UNSET, LiveSpan
 from clearstone.span import PICKLE
 from clearstone.store.base import SiteRow
 
@@ -53,7 +53,7 @@ class Recording:
         self._tracer = tracer
         self._append = tracer.journal.append
         self._limit = tracer.payload_limit
-        self._uses = tracer.journal.number_cache()
+        self._uses = tracer.journal.sites.cache()
 
     def begin(
         self, site: Site, instance: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any], streams: bool = False, /
@@ -107,7 +107,7 @@ class Recording:
     def _use(self, site: Site) -> SiteInUse:
         tracer = self._tracer
         row = SiteRow(site.key, site.name, site.span_type, site.replay, "INTERNAL", tracer.name, tracer.version)
-        number = tracer.journal.site_number(row)
+        number = tracer.journal.sites.number(row)
         part = b"" if number else layout.named_site_part(row)
         use = SiteInUse(site, number, part, redact._active)
         self._uses[site.key] = use

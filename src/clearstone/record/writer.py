@@ -16,19 +16,14 @@ sleep).
 
 from __future__ import annotations
 
-import atexit
 import contextlib
 import contextvars
-import os
-import sys
 import threading
 import time
-import weakref
 from typing import TYPE_CHECKING
 
-from clearstone import run
 from clearstone.errors import StoreError
-from clearstone.record import faults, layout
+from clearstone.record import faults, layout, lifetime
 from clearstone.record.batches import Assembler, store_records
 from clearstone.record.journal import Journal
 
@@ -48,7 +43,6 @@ LOOK_AGAIN_SECONDS = 0.5
 """A flush looks again after so long, in case the writer's word was missed: a signal handler may have come between."""
 
 TIDY_SECONDS, TIDY_AT_CLOSE_SECONDS = 0.2, 1.0
-EXIT_SECONDS = 10.0
 FORK_SECONDS = 1.0
 
 
@@ -70,7 +64,7 @@ class Writer:
         self._recover = recover
         self.journal = Journal(folder, self.wake, limit, on_full, self._may_wait)
         self._reset()
-        _writers.add(self)
+        lifetime.writers.add(self)
 
     def _reset(self) -> None:
         self._assembler = Assembler(self.journal.process)
@@ -144,7 +138,7 @@ class Writer:
             thread.join(timeout if flushed else 0)
         if flushed and self._store_the_rest():  # what came before the thread saw that it is closed
             self.journal.close()
-            _running.discard(self)
+            lifetime.running.discard(self)
         return flushed
 
     def _drain(self, timeout: float) -> bool:
@@ -183,7 +177,7 @@ class Writer:
 
     def unstored(self) -> Batch:
         """Return what is in the journal and not in the store. It does not wait for a batch that the store holds up."""
-        return Assembler(self.journal.process).batch([*self.journal.definitions, *self.journal.unstored()])
+        return Assembler(self.journal.process).batch([*self.journal.sites.definitions, *self.journal.unstored()])
 
     def _may_wait(self) -> bool:
         """Whether a recorded call may wait for room. Not at the end of the interpreter, which would wait for it."""
@@ -207,7 +201,7 @@ class Writer:
 
     def _store_late(self) -> None:
         """Store what was appended after `close`; what the store does not take stays in the journal for the next try."""
-        _running.add(self)  # closed again at exit
+        lifetime.running.add(self)  # closed again at exit
         if self.journal.is_inside():
             return
         if time.monotonic() >= self._try_again_at and not self._store_the_rest():
@@ -236,8 +230,8 @@ class Writer:
             if self._thread is not None and self._thread.is_alive():
                 return
             self._thread, self._recovering = thread, True
-            _running.add(self)
-            _close_at_the_end_of_a_pool_worker()
+            lifetime.running.add(self)
+            lifetime.close_at_the_end_of_a_pool_worker()
             try:
                 contextvars.Context().run(thread.start)  # the writer belongs to no span
             except RuntimeError as error:  # no more threads here, or the interpreter is about to end
@@ -373,46 +367,8 @@ class Writer:
     def after_fork_in_child(self) -> None:
         """The parent writes what waits; this process starts anew."""
         self.journal.after_fork_in_child()
-        _running.discard(self)
+        lifetime.running.discard(self)
         self._reset()
         forget = getattr(self._store, "forget_connection", None)
         if forget is not None:
             forget()
-
-
-_writers: weakref.WeakSet[Writer] = weakref.WeakSet()
-_running: set[Writer] = set()  # kept until they are closed: what they hold is written even if its provider is gone
-
-
-@atexit.register
-def _close_all() -> None:
-    running = list(_running)
-    for writer in running:
-        if not writer.close(EXIT_SECONDS):
-            problem = StoreError(f"the store did not take them in {EXIT_SECONDS:g} s; they stay in the journal")
-            faults.report("storing the last spans", problem)
-    for writer in list(_writers):
-        if writer.journal.begun and (writer in running or run.open_spans() or writer.journal.dropped):
-            writer.interrupt_open_spans()
-
-
-def _close_at_the_end_of_a_pool_worker() -> None:
-    """A child of `multiprocessing` leaves through `os._exit`, past atexit; it runs these finalizers before."""
-    util = sys.modules.get("multiprocessing.util")
-    process = sys.modules.get("multiprocessing.process")
-    if util is not None and process is not None and process.parent_process() is not None:
-        util.Finalize(None, _close_all, exitpriority=0)
-
-
-def _each_writer(do: Callable[[Writer], None]) -> None:
-    for writer in list(_writers):
-        with contextlib.suppress(AttributeError):  # forked in the middle of the writer's construction
-            do(writer)
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(
-        before=lambda: _each_writer(Writer.before_fork),
-        after_in_parent=lambda: _each_writer(Writer.after_fork_in_parent),
-        after_in_child=lambda: _each_writer(Writer.after_fork_in_child),
-    )

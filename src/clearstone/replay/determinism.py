@@ -6,7 +6,7 @@ import contextlib
 import hashlib
 from typing import TYPE_CHECKING, Any, Self
 
-from clearstone import nondet, run
+from clearstone import nondet, run, threads
 from clearstone.errors import ConfigurationError
 from clearstone.replay import mocks
 from clearstone.replay.engine import Replay
@@ -22,13 +22,13 @@ if TYPE_CHECKING:
 @contextlib.contextmanager
 def staged(checkpoint: Checkpoint, replay: Replay) -> Iterator[None]:
     """Run the ``with`` block inside `replay`, at the checkpoint's time and with its randomness."""
-    run.carry_into_threads()
+    threads.carry_into_threads()
     start_ns = _epoch_ns(checkpoint)
     seed = hashlib.blake2b(checkpoint.checkpoint_id.encode()).digest()
     with (
         nondet.deterministic(start_ns=start_ns, seed=seed, random_state=checkpoint.random_state),
         run.overriding(replay),
-        run.carrying_also(nondet.carried),
+        threads.carrying_also(nondet.carried),
     ):
         yield
 
