@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import numpy as np
 import pydantic
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from clearstone import traced
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 class Agent:
     """Takes any attributes; its constructor must not run again."""
 
-    def __init__(self, **attributes: Any) -> None:
+    def __init__(self, /, **attributes: Any) -> None:
         self.__dict__.update(attributes)
         self.constructed = True
 
@@ -54,6 +54,7 @@ values = st.recursive(
 
 
 @settings(deadline=None)
+@example({"self": None})
 @given(st.dictionaries(st.text(), values))
 def test_attributes_of_any_name_and_value_come_back_equal_and_separate(attributes: dict[str, Any]) -> None:
     agent = Agent(**attributes)
