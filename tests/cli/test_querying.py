@@ -31,6 +31,7 @@ if TYPE_CHECKING:
         (["--until", "1h"], []),
         (["--since", "2000-01-01", "--until", "2001-01-01T10:00+01:00"], []),
         (["--until", "9999-12-31"], ["Agent.ask", "Agent.ask", "Agent.run"]),
+        (["--since", "0001-01-01", "--until", "9999-12-31T23:59"], ["Agent.ask", "Agent.ask", "Agent.run"]),
     ],
 )
 def test_search_finds_by_text_and_metadata(failed: Shell, arguments: list[str], names: list[str]) -> None:

@@ -57,7 +57,15 @@ def _duration_ns(text: str) -> int | None:
 
 def _iso_ns(text: str) -> int | None:
     try:
-        since = dt.datetime.fromisoformat(text.strip()).astimezone(dt.UTC) - dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
-    except (ValueError, OverflowError, OSError):  # no date, or one that no clock of this machine reaches
+        found = dt.datetime.fromisoformat(text.strip())
+    except ValueError:
         return None
+    since = (found if found.tzinfo else _local(found)) - dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
     return (since.days * 86400 + since.seconds) * _SECOND_NS + since.microseconds * 1000
+
+
+def _local(found: dt.datetime) -> dt.datetime:
+    try:
+        return found.astimezone()
+    except (ValueError, OverflowError, OSError):  # the first and last days of the calendar have no local offset
+        return found.replace(tzinfo=dt.UTC)
