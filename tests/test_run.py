@@ -342,7 +342,8 @@ def test_an_override_ends_when_its_block_raises() -> None:
 def test_a_passing_call_takes_everything_and_answers_nothing() -> None:
     call: run.OpenCall = run.SUSPENDED.begin(run.BoundCall(run.site_of(Tool.use), None, (), {}))  # type: ignore[arg-type]
     assert call.answer is None
-    call.leave(call.enter())
+    assert not call.is_span
+    assert run.enter(call) is None
     for report in (call.chunk, call.returned, call.raised):
         report(ValueError())
     call.closed()

@@ -42,15 +42,16 @@ def driver(kind: Kind, decoration: Decoration) -> Callable[..., Any]:
 def _function(of: Decoration) -> Callable[..., Any]:  # noqa: C901 - the way of every call: each step in it is measured
     site, tracer, of_method, shared = of.site, of.tracer, of.of_method, of.shared
     override, current = runs.override.get, runs.current_span.get
+    set_current, reset_current = runs.current_span.set, runs.current_span.reset
     fixed = tracer.recording if tracer is not None else None
 
-    def call(wrapped: Any, instance: Any, args: Any, kwargs: Any) -> Any:  # noqa: C901
+    def call(wrapped: Any, instance: Any, args: Any, kwargs: Any) -> Any:  # noqa: C901, PLR0912
         run = override()  # from here on as `run_for`
         if run is None:
             run = fixed
             if run is None:
                 span = current()
-                run = span.recording if span is not None else default_run()
+                run = span.recording if span is not None else runs.usual or default_run()
                 if run is None:
                     return wrapped(*args, **kwargs)
         elif run is SUSPENDED:
@@ -63,14 +64,18 @@ def _function(of: Decoration) -> Callable[..., Any]:  # noqa: C901 - the way of 
             call = run.begin(site, instance, args, kwargs)
         if call.answer is not None:
             return _answered(call.answer)
-        token = call.enter()
+        token = set_current(call) if call.is_span else None  # type: ignore[arg-type]  # here as `runs.enter`
         try:
             result = wrapped(*args, **kwargs)
         except BaseException as error:
-            call.leave(token)
+            runs.leave(token, call)
             call.raised(error)
             raise
-        call.leave(token)
+        try:  # and as `runs.leave`
+            if token is not None:
+                reset_current(token)
+        except ValueError:
+            runs.left_elsewhere(call)
         try:
             plain = type(result) in PLAIN
         except Exception:  # its class has a metaclass without a hash
@@ -172,27 +177,27 @@ async def _awaited(
             start.coroutine.close()  # not left to its end: a traceback may hold it until the collector comes
     if call.answer is not None:
         return await _given_later(call.answer)
-    token = call.enter()
+    token = runs.enter(call)
     try:
         result = await start()
     except BaseException as error:
-        call.leave(token)
+        runs.leave(token, call)
         call.raised(error)
         raise
-    call.leave(token)
+    runs.leave(token, call)
     return streams.returned(call, result, instance)
 
 
 async def _follow(call: runs.OpenCall, start: Callable[[], Coroutine[Any, Any, Any]]) -> Any:
     """Drive the coroutine that a plain function returned."""
-    token = call.enter()
+    token = runs.enter(call)
     try:
         result = await start()
     except BaseException as error:
-        call.leave(token)
+        runs.leave(token, call)
         call.raised(error)
         raise
-    call.leave(token)
+    runs.leave(token, call)
     return streams.returned(call, result, None)
 
 

@@ -87,7 +87,7 @@ def _stream(made: _Made) -> Generator[Any, Any, Any]:
     given: Any = None
     chunk: list[Any] = []  # a consumer that is done with an item finds it gone: nothing of ours holds it at a yield
     while True:
-        token = call.enter()
+        token = runs.enter(call)
         try:
             if stream is None:
                 stream = made.start()
@@ -95,14 +95,14 @@ def _stream(made: _Made) -> Generator[Any, Any, Any]:
             else:
                 chunk.append(step(given))
         except StopIteration as end:
-            call.leave(token)
+            runs.leave(token, call)
             call.closed() if isinstance(given, GeneratorExit) else call.returned(end.value)
             return end.value
         except BaseException as error:
-            call.leave(token)
+            runs.leave(token, call)
             call.closed() if isinstance(error, GeneratorExit) else call.raised(error)
             raise
-        call.leave(token)
+        runs.leave(token, call)
         call.chunk(chunk[0])
         given = None
         try:
@@ -127,7 +127,7 @@ async def _async_stream(made: _Made) -> AsyncGenerator[Any, Any]:
     given: Any = None
     chunk: list[Any] = []  # a consumer that is done with an item finds it gone: nothing of ours holds it at a yield
     while True:
-        token = call.enter()
+        token = runs.enter(call)
         try:
             if stream is None:
                 stream = made.start()
@@ -135,14 +135,14 @@ async def _async_stream(made: _Made) -> AsyncGenerator[Any, Any]:
             else:
                 chunk.append(await step(given))
         except StopAsyncIteration:
-            call.leave(token)
+            runs.leave(token, call)
             call.closed() if isinstance(given, GeneratorExit) else call.returned(None)
             return
         except BaseException as error:
-            call.leave(token)
+            runs.leave(token, call)
             call.closed() if isinstance(error, GeneratorExit) else call.raised(error)
             raise
-        call.leave(token)
+        runs.leave(token, call)
         call.chunk(chunk[0])
         given = None
         try:

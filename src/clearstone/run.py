@@ -73,11 +73,9 @@ class OpenCall(Protocol):
     def answer(self) -> Answer | None:
         """The outcome to give without calling; None means: proceed."""
 
-    def enter(self) -> Any:
-        """Make this call the current one in this context; return a token for `leave`."""
-
-    def leave(self, token: Any) -> None:
-        """Make the caller current again."""
+    @property
+    def is_span(self) -> bool:
+        """Whether it is an open span, which is the current one while the call's code runs."""
 
     def streaming(self, kind: StreamKind) -> bool:
         """The call returned a stream that is read like this, and its chunks follow; False: nobody wants them."""
@@ -159,12 +157,7 @@ class PassingCall:
     """An open call that remembers nothing and answers nothing: the call is simply made."""
 
     answer = None
-
-    def enter(self) -> None:
-        """Nothing becomes current."""
-
-    def leave(self, token: Any) -> None:
-        """Nothing was current."""
+    is_span = False
 
     def streaming(self, _: StreamKind) -> bool:
         """Leave the stream as it is."""
@@ -210,6 +203,9 @@ def site_of(target: Any) -> Site | None:
 override: ContextVar[Run | None] = ContextVar("clearstone_override", default=None)
 current_span: ContextVar[SpanAbove | None] = ContextVar("clearstone_span", default=None)
 
+usual: Run | None = None
+"""Where calls go that no override, no tracer and no open span sends elsewhere; None until the first such call asks."""
+
 live: dict[int, OpenSpan] = {}
 """The open spans of this process, by number. Whoever opens one ends it, also where its coroutine is dropped."""
 
@@ -220,12 +216,18 @@ _overridden = False
 _disabled = os.environ.get("CLEARSTONE_DISABLED", "").lower() not in {"", "0", "false", "no", "off"}
 
 
-def leave(token: Token[SpanAbove | None], span: Any) -> None:
+def enter(call: Any) -> Token[SpanAbove | None] | None:
+    """Make a call's span the current one in this context, if it is one; return a token for `leave`."""
+    return current_span.set(call) if call.is_span else None
+
+
+def leave(token: Token[SpanAbove | None] | None, span: Any) -> None:
     """Make the span above `span` current again."""
-    try:
-        current_span.reset(token)
-    except ValueError:
-        left_elsewhere(span)
+    if token is not None:
+        try:
+            current_span.reset(token)
+        except ValueError:
+            left_elsewhere(span)
 
 
 def left_elsewhere(span: Any) -> None:

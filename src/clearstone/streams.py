@@ -27,6 +27,8 @@ from collections.abc import AsyncGenerator, Generator
 from types import GeneratorType, MethodType
 from typing import TYPE_CHECKING, Any, Literal, Self
 
+from clearstone import run as runs
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from types import TracebackType
@@ -127,18 +129,18 @@ def _read(name: str) -> Callable[..., Any]:
         if not reading.open:
             return method(*args)
         call = reading.call
-        token = call.enter()
+        token = runs.enter(call)
         try:
             chunk = method(*args)
         except StopIteration as end:
-            call.leave(token)
+            runs.leave(token, call)
             reading.returned(end.value)
             raise
         except BaseException as error:
-            call.leave(token)
+            runs.leave(token, call)
             reading.raised(error)
             raise
-        call.leave(token)
+        runs.leave(token, call)
         call.chunk(chunk)
         return chunk
 
@@ -154,18 +156,18 @@ def _read_async(name: str) -> Callable[..., Any]:
         if not reading.open:
             return await method(*args)
         call = reading.call
-        token = call.enter()
+        token = runs.enter(call)
         try:
             chunk = await method(*args)
         except StopAsyncIteration:
-            call.leave(token)
+            runs.leave(token, call)
             reading.returned(None)
             raise
         except BaseException as error:
-            call.leave(token)
+            runs.leave(token, call)
             reading.raised(error)
             raise
-        call.leave(token)
+        runs.leave(token, call)
         call.chunk(chunk)
         return chunk
 
@@ -178,16 +180,16 @@ def _within(name: str, *, ends: bool) -> Callable[..., Any]:
     def run(self: Any, *args: Any) -> Any:
         reading = self._self_reading
         method = getattr(self.__wrapped__, name)
-        token = reading.call.enter() if reading.open else None
+        token = runs.enter(reading.call) if reading.open else None
         try:
             result = method(*args)
         except BaseException as error:
             if token is not None:
-                reading.call.leave(token)
+                runs.leave(token, reading.call)
             reading.raised(error)
             raise
         if token is not None:
-            reading.call.leave(token)
+            runs.leave(token, reading.call)
         if inspect.isawaitable(result):
             return _awaited(self, result, ends=ends)
         return _finished(self, result, ends=ends)
@@ -197,16 +199,16 @@ def _within(name: str, *, ends: bool) -> Callable[..., Any]:
 
 async def _awaited(proxy: Any, result: Any, *, ends: bool) -> Any:
     reading = proxy._self_reading
-    token = reading.call.enter() if reading.open else None
+    token = runs.enter(reading.call) if reading.open else None
     try:
         result = await result
     except BaseException as error:
         if token is not None:
-            reading.call.leave(token)
+            runs.leave(token, reading.call)
         reading.raised(error)
         raise
     if token is not None:
-        reading.call.leave(token)
+        runs.leave(token, reading.call)
     return _finished(proxy, result, ends=ends)
 
 

@@ -47,7 +47,7 @@ class Dead:
         header = layout.read_header(self.data)
         assert header is not None
         self.begin = header.begin
-        self.records = list(layout.records(self.data[header.begin :]))
+        self.records, _ = layout.cut(self.data[header.begin :])
         self.elsewhere = database.with_name("copies")
 
     def recovered(self, data: bytes) -> Kept:

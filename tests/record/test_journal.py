@@ -115,7 +115,7 @@ def test_a_segment_that_is_stored_is_used_again_and_shows_nothing_of_before(jour
 def read_segment(path: Path) -> list[bytes]:
     data = path.read_bytes()
     header = layout.read_header(data)
-    return list(layout.records(data[header.begin :])) if header is not None else []
+    return layout.cut(data[header.begin :])[0] if header is not None else []
 
 
 def test_every_block_of_a_segment_is_allocated(journal: Journal) -> None:
@@ -132,6 +132,7 @@ def test_folders_and_files_are_their_owners_alone(journal: Journal) -> None:
     assert {oct(path.stat().st_mode & 0o777) for path in everything if path.is_file()} == {"0o600"}
 
 
+@pytest.mark.usefixtures("place")
 def test_closing_leaves_nothing_behind_once_everything_is_stored(journal: Journal) -> None:
     assert journal.folder is not None
     journal.append(b"record")
@@ -157,12 +158,14 @@ def test_a_closed_journal_keeps_the_folder_of_another_process(journal: Journal) 
 # --- what interrupts an append ---------------------------------------------------------------------------------------
 
 
+INTERRUPTED = {each.__code__: inspect.getsourcelines(each) for each in (Journal.append, Journal._append_with_lock)}
+
+
 def interrupting(journal: Journal, do: Callable[[], object]) -> Callable[[bytes], bool]:
     """Return an append before whose lines `do` is called, as a handler would be, but for the line that ends it all."""
-    code = Journal.append.__code__
-    lines, first = inspect.getsourcelines(code)
 
     def trace(frame: types.FrameType, event: str, _: object) -> Any:
+        lines, first = INTERRUPTED[frame.f_code]
         if event == "line" and "self._busy = False" not in lines[frame.f_lineno - first]:
             sys.settrace(None)
             do()
@@ -170,7 +173,7 @@ def interrupting(journal: Journal, do: Callable[[], object]) -> Callable[[bytes]
         return trace
 
     def watch(frame: types.FrameType, event: str, _: object) -> Any:
-        return trace if frame.f_code is code else None
+        return trace if frame.f_code in INTERRUPTED else None
 
     def append(record: bytes) -> bool:
         before = sys.gettrace()  # coverage's
@@ -183,6 +186,13 @@ def interrupting(journal: Journal, do: Callable[[], object]) -> Callable[[bytes]
     return append
 
 
+@pytest.fixture(params=["mapped", "written"])
+def place(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    monkeypatch.setattr(segments, "place_for", lambda _: request.param)
+    return str(request.param)
+
+
+@pytest.mark.usefixtures("place")
 def test_what_a_handler_appends_in_the_middle_of_an_append_is_kept_in_its_order(journal: Journal) -> None:
     numbers = iter(range(100_000))
     append = interrupting(journal, lambda: [journal.append(b"inner %05d" % next(numbers)) for _ in range(3)])
@@ -195,6 +205,7 @@ def test_what_a_handler_appends_in_the_middle_of_an_append_is_kept_in_its_order(
     assert len(inner) == next(numbers) > 500
 
 
+@pytest.mark.usefixtures("place")
 def test_thousands_of_records_put_beside_do_not_meet_the_recursion_limit(journal: Journal) -> None:
     once = iter([10_000])
     append = interrupting(journal, lambda: [journal.append(b"inner") for _ in range(next(once, 0))])
@@ -202,6 +213,7 @@ def test_thousands_of_records_put_beside_do_not_meet_the_recursion_limit(journal
     assert len(drain(journal)) == 10_001
 
 
+@pytest.mark.usefixtures("place")
 def test_a_handler_that_raises_in_the_middle_of_an_append_leaves_no_half_record(journal: Journal) -> None:
     left = [0]
 
@@ -212,7 +224,7 @@ def test_a_handler_that_raises_in_the_middle_of_an_append_leaves_no_half_record(
 
     append = interrupting(journal, give_up)
     expected = []
-    for line in range(1, 16):
+    for line in range(1, 24):
         left[0] = line
         with contextlib.suppress(KeyboardInterrupt):
             append(b"long " * 40)
@@ -224,6 +236,7 @@ def test_a_handler_that_raises_in_the_middle_of_an_append_leaves_no_half_record(
     assert [record for record in drain(journal) if record.startswith(b"short")] == expected
 
 
+@pytest.mark.usefixtures("place")
 def test_a_real_signal_handler_may_append_at_any_moment(journal: Journal) -> None:
     handled = [0]
 
@@ -249,6 +262,7 @@ def test_a_real_signal_handler_may_append_at_any_moment(journal: Journal) -> Non
     assert sum(each.startswith(b"program") for each in found) == 60_000
 
 
+@pytest.mark.usefixtures("place")
 def test_a_finalizer_may_append_while_a_record_is_being_made(journal: Journal) -> None:
     class Tells:
         def __init__(self) -> None:
@@ -266,6 +280,7 @@ def test_a_finalizer_may_append_while_a_record_is_being_made(journal: Journal) -
     assert len(found) == 6000
 
 
+@pytest.mark.usefixtures("place")
 def test_many_threads_append_and_nothing_is_lost_twice_or_out_of_order(journal: Journal) -> None:
     found: list[bytes] = []
     done = threading.Event()
@@ -368,9 +383,9 @@ def test_a_blocked_append_goes_on_when_there_is_room() -> None:
 
 def test_a_thread_that_defines_a_site_while_the_journal_is_full_does_not_keep_the_writer_out() -> None:
     journal = Journal(None, nothing, limit=SMALLEST, on_full="block")
-    while journal._at + 2000 < journal._size:
+    while journal.segment.at + 2000 < journal.segment.size:
         journal.append(b"x" * 1000)
-    while journal._at + 12 < journal._size:
+    while journal.segment.at + 12 < journal.segment.size:
         journal.append(b"x")
     thread = threading.Thread(target=journal.sites.number, args=(site("a site with a long name"),))
     thread.start()
@@ -391,12 +406,6 @@ def test_a_thread_that_may_not_wait_drops_instead(capsys: pytest.CaptureFixture[
 # --- places ----------------------------------------------------------------------------------------------------------
 
 
-@pytest.fixture(params=["mapped", "written"])
-def place(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    monkeypatch.setattr(segments, "place_for", lambda _: request.param)
-    return str(request.param)
-
-
 @pytest.mark.usefixtures("place")
 def test_mapped_and_written_files_hold_the_same(tmp_path: Path) -> None:
     journal = Journal(tmp_path / "journal", nothing)
@@ -415,8 +424,9 @@ def test_a_file_that_takes_no_more_is_left_for_memory_and_no_record_is_lost(
     monkeypatch.setattr(segments, "place_for", lambda _: "written")
     journal = Journal(tmp_path / "journal", nothing)
     journal.append(b"first")
-    assert isinstance(journal._data, segments.WrittenBytes)
-    fd, full = journal._data.fd, os.open("/dev/full", os.O_RDWR)
+    data = journal.segment.data
+    assert isinstance(data, segments.WrittenBytes)
+    fd, full = data.fd, os.open("/dev/full", os.O_RDWR)
     kept = os.dup(fd)
     os.dup2(full, fd)  # every write says: no space left on device
     journal.append(b"second")

@@ -30,9 +30,9 @@ def test_a_start_comes_back(
     parts: dict[int, RawPayload],
 ) -> None:
     form, data = given_ or (layout.NOTHING, b"")
-    head = layout.START.pack(layout.START_KIND, form, layout.TOP, site, span, parent, trace, start_ns, 7, len(data))
+    head = layout.START.pack(layout.START_KIND, form, layout.TOP, site, span, parent, trace, start_ns, len(data))
     read = layout.read(head + data + written(parts))
-    assert read == layout.Start(span, parent, trace, site, layout.TOP, start_ns, 7, given_, parts)
+    assert read == layout.Start(span, parent, trace, site, layout.TOP, start_ns, span & 0xFFFFFFFF, given_, parts)
 
 
 @given(
@@ -68,16 +68,29 @@ def test_bytes_that_are_no_record_are_a_value_error_and_nothing_else(record: byt
 
 @given(st.lists(st.binary(min_size=1, max_size=40), max_size=8), st.integers(0, 400))
 def test_records_are_read_up_to_where_the_bytes_end(records: list[bytes], end: int) -> None:
-    data = b"".join(layout.LENGTH.pack(len(each)) + each + bytes(-len(each) % layout.ALIGNMENT) for each in records)
-    assert list(layout.records(data + bytes(8))) == records
-    read = list(layout.records(data[:end]))
+    data = b"".join(map(layout.framed, records))
+    assert len(data) == sum(layout.space(len(each)) for each in records)
+    assert layout.cut(data + bytes(8)) == (records, len(data))
+    read, _ = layout.cut(data[:end])
     assert read == records[: len(read)]
     found, size = layout.cut(data + bytes(8), 3)
     assert found == records[:3]
-    assert list(layout.records(data[size:])) == records[3:]
+    assert layout.cut(data[size:])[0] == records[3:]
 
 
-def test_a_record_whose_length_is_not_written_yet_ends_the_reading() -> None:
-    whole = layout.LENGTH.pack(4) + b"abcd"
-    unpublished = layout.LENGTH.pack(0) + b"efgh"
-    assert list(layout.records(whole + unpublished + whole)) == [b"abcd"]
+def in_state(record: bytes, state: int) -> bytes:
+    framed = bytearray(layout.framed(record))
+    framed[4 + len(record)] = state
+    return bytes(framed)
+
+
+def test_a_record_that_is_being_copied_ends_the_reading() -> None:
+    whole = layout.framed(b"abcd")
+    assert layout.cut(whole + in_state(b"efgh", 0) + whole) == ([b"abcd"], len(whole))
+    assert layout.cut(whole + bytes(12) + whole) == ([b"abcd"], len(whole)), "the place is kept, its length not written"
+
+
+def test_a_record_that_was_given_up_is_passed_over() -> None:
+    data = in_state(b"given up", layout.GIVEN_UP) + layout.framed(b"abcd")
+    assert layout.cut(data) == ([b"abcd"], len(data))
+    assert layout.cut(data, 1) == ([b"abcd"], len(data))

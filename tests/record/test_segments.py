@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from clearstone.record import segments
+from clearstone.record import layout, segments
 from clearstone.record.segments import Segment
 
 MOUNTS = [
@@ -73,9 +73,9 @@ def segment(request: pytest.FixtureRequest, tmp_path: Path) -> Segment:
 
 def test_a_segment_reads_what_was_written_and_nothing_after_it_is_cleared(segment: Segment) -> None:
     segment.data[100:105] = b"bytes"
-    segment.lengths[10] = 7
+    segment.put(40, b"a record")
     assert segment.read(100, 105) == b"bytes"
-    assert segment.read(40, 44) == (7).to_bytes(4, "little")
+    assert segment.read(40, 56) == layout.framed(b"a record")
     segment.clear()
     assert segment.read(0, segment.size) == bytes(segment.size)
     assert segment.path is not None

@@ -429,7 +429,7 @@ def test_a_fault_of_the_recorder_is_counted_and_never_reaches_the_user(
         raise AssertionError("broken on purpose")
 
     with monkeypatch.context() as patch:
-        patch.setattr(recording, "next_span", broken)
+        patch.setattr(recording, "next_trace", broken)
         assert [add(1), add(2)] == [2, 3]
         assert faults.counts() == {"AssertionError": 2}
     told = capsys.readouterr().err

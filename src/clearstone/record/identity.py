@@ -16,40 +16,32 @@ import random
 import time
 
 _random = random.Random()  # noqa: S311 - ids, not secrets
-_count = itertools.count(1)
-_second = b""
+count = itertools.count(1)
+"""Gives the next span's id, as a number of at most 63 bits. Another one in a forked child."""
 
-NEW_SECOND_EVERY = 64
-"""So many spans share a look at the clock; a program that begins few waits longer for the next look, which only costs
+traces: list[bytes] = []
+"""Trace ids made in stock."""
+
+STOCK = 64
+"""So many traces share a look at the clock; a program that begins few waits longer for the next look, which only costs
 its ids some of their order."""
 
 
 def _begin_anew() -> None:
-    global _count  # noqa: PLW0603 - one process, one sequence
+    global count  # noqa: PLW0603 - one process, one sequence
     _random.seed(os.urandom(32))
-    _count = itertools.count(_random.getrandbits(62) + 1)
-    _look_at_the_clock()
+    count = itertools.count(_random.getrandbits(62) + 1)
+    traces.clear()
 
 
-def _look_at_the_clock() -> None:
-    global _second  # noqa: PLW0603 - one process, one sequence
-    _second = (time.time_ns() // 1_000_000_000 & 0xFFFFFFFF).to_bytes(4, "big")
-
-
-def next_span() -> int:
-    """Return a new span id, as a number of at most 63 bits."""
-    return next(_count)
-
-
-def next_trace(span: int) -> bytes:
-    """Return a new trace id, 16 bytes.
-
-    Args:
-        span: the id of its first span, made by `next_span`.
-    """
-    if not span % NEW_SECOND_EVERY:
-        _look_at_the_clock()
-    return _second + _random.getrandbits(96).to_bytes(12, "big")
+def next_trace() -> bytes:
+    """Return a new trace id, 16 bytes."""
+    while True:
+        try:
+            return traces.pop()
+        except IndexError:
+            second = (time.time_ns() // 1_000_000_000 & 0xFFFFFFFF).to_bytes(4, "big")
+            traces.extend(second + _random.getrandbits(96).to_bytes(12, "big") for _ in range(STOCK))
 
 
 def hex_of(number: int) -> str:

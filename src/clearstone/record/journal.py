@@ -1,14 +1,16 @@
 """The journal: where the calling thread leaves what it recorded, so that no death of the process loses it.
 
-Idea: records are copied into a memory-mapped segment: serialise first, then one short critical section that reserves,
-copies and publishes. There is no queue beside it and no system call on the way. The writer (`record.writer`) reads the
-same bytes, hands them to the store and releases the segment. A process that dies leaves its segments behind; the next
-opener recovers them (`record.recovery`).
+Idea: records are copied into a memory-mapped segment: serialise first, then reserve a place, copy, publish. There is no
+queue beside it, no system call and no lock on the way. The writer (`record.writer`) reads the same bytes, hands them to
+the store and releases the segment. A process that dies leaves its segments behind; the next opener recovers them
+(`record.recovery`).
 
-Invariant: a record counts when its length is written, which is the last thing written of it. Between taking the lock
-and letting go of it `append` calls no Python function, so no signal handler runs in there and none can find the lock
-taken by the thread it interrupts; where one does run after all (the next segment is being made, a debugger traces this
-file), its records are put beside, and the interrupted append takes them along. A forked child has a journal of its own.
+Invariant: a place is reserved by one statement that calls nothing, so nobody can come between its parts (see
+`segments.DIRECT`; where that does not hold, and where segments are written by system calls, a lock is taken). Places
+never overlap, so a thread, a signal handler or a `__del__` that comes while a record is being copied goes on behind it;
+the record counts when its state is written, which is the last thing written of it. While the next segment is made the
+lock is held; what a handler appends then is put beside, and the interrupted append takes it along. A forked child has a
+journal of its own.
 
 Refused: a segment a thread (no order among them); a queue with a writer behind it (it dies with the process).
 """
@@ -18,11 +20,11 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections import deque
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from clearstone import notice
-from clearstone.record import layout, ownership
+from clearstone.record import layout, ownership, segments
+from clearstone.record.layout import PUBLISHED
 from clearstone.record.site_numbers import SiteNumbers
 from clearstone.record.supply import LARGEST, Supply
 
@@ -38,15 +40,6 @@ OnFull = Literal["block", "drop-and-count"]
 DEFAULT_LIMIT = 1 << 30
 ROOM_SECONDS = 0.2
 """A blocked append looks again after so long, in case the writer's word was missed."""
-
-
-@dataclass(frozen=True, slots=True)
-class Filled:
-    """A segment no more is appended to: where its records begin and end."""
-
-    segment: Segment
-    begin: int
-    end: int
 
 
 class Journal:
@@ -72,7 +65,7 @@ class Journal:
         may_wait: Callable[[], bool] = lambda: True,
     ) -> None:
         self.folder = folder
-        self._wake = wake
+        self.wake = wake
         self._limit = limit
         self._blocks = on_full == "block"
         self._may_wait = may_wait
@@ -91,11 +84,8 @@ class Journal:
         self._supply = Supply(self.folder, self.process, self._limit)
         self._failed: OSError | None = None  # why the current segment could not be written
         self._serial = 0
-        self._filled: tuple[Filled, ...] = ()
-        self._current: Segment | None = None
-        self._data: Any = None
-        self._lengths: Any = None
-        self._begin = self._at = self._size = 0  # of the current segment
+        self._filled: tuple[Segment, ...] = ()  # those no more is appended to, the oldest first
+        self.segment = _nowhere()
         self._before = 0  # bytes appended to the segments before it
         self._read = 0  # up to where the oldest segment is stored
         self.stored = 0  # bytes stored in all
@@ -111,7 +101,26 @@ class Journal:
         Returns:
             Whether it is there; False where the journal is full and it was dropped.
         """
-        size = len(record)
+        size, segment, fits = len(record), self.segment, False
+        try:
+            # one statement without a call: nobody comes between its parts
+            segment.at = after if (fits := (after := (at := segment.at) + (size + 8 & -4)) <= segment.direct) else at
+            if fits:
+                segment.lengths[at >> 2] = size
+                segment.data[at + 4 : at + 4 + size] = record
+                segment.data[at + 4 + size] = PUBLISHED
+        except BaseException:  # a debugger's user who gives up
+            if fits:
+                segment.give_up(at, size)
+            raise
+        if not fits:
+            return self._append_with_lock(record)
+        if self.parked:
+            self.wake()
+        return True
+
+    def _append_with_lock(self, record: bytes) -> bool:
+        """Append to a segment that wants it, or to the next one where this has no room."""
         with self._lock:
             if self._busy or self._late:
                 self._late.append(record)
@@ -119,18 +128,7 @@ class Journal:
             else:
                 try:
                     self._busy = True
-                    at = self._at
-                    after = at + 4 + size + (-size & 3)
-                    fits = after <= self._size
-                    if fits:
-                        self._data[at + 4 : at + 4 + size] = record
-                        self._lengths[at >> 2] = size
-                        self._at = after
-                except BaseException as error:  # a pwrite that fails; a debugger's user who gives up
-                    self._size = self._at  # what is there now must not pass for a record: the next is put elsewhere
-                    if not isinstance(error, OSError):
-                        raise
-                    self._failed, fits = error, False
+                    fits = self._put(record)
                 finally:
                     self._busy = False
         if not fits:
@@ -138,8 +136,26 @@ class Journal:
         if self._late:
             self._append_late()
         if self.parked:
-            self._wake()
+            self.wake()
         return True
+
+    def _put(self, record: bytes) -> bool:
+        """Append with the lock, if there is room; what handlers append meanwhile is put beside."""
+        size, segment, fits = len(record), self.segment, False
+        try:
+            segment.at = after if (fits := (after := (at := segment.at) + (size + 8 & -4)) <= segment.room) else at
+            if fits:
+                segment.put(at, record)
+        except BaseException as error:  # a pwrite that fails; a debugger's user who gives up
+            if fits and segment.direct:
+                segment.give_up(at, size)
+            elif fits:
+                segment.seal()  # what is there now must not pass for a record: the next is put elsewhere
+                segment.at = at
+            if not isinstance(error, OSError):
+                raise
+            self._failed, fits = error, False
+        return fits
 
     def _append_late(self) -> None:
         """Append what was put beside, in its order. It cannot wait for room: it may be a signal handler's."""
@@ -147,13 +163,9 @@ class Journal:
         with self._alone() as alone:
             while alone and self._late and lock is self._lock:
                 record = self._late[0]
-                size = len(record)
-                if self._make_room(size, lock):
-                    at = self._at
-                    self._data[at + 4 : at + 4 + size] = record
-                    self._lengths[at >> 2] = size
-                    self._at = at + 4 + size + (-size & 3)
-                else:
+                if not self._put(record):
+                    if self._make_room(len(record), lock):
+                        continue
                     self._drop_record()
                 self._late.popleft()
 
@@ -163,15 +175,18 @@ class Journal:
         while not self._has_room(len(record), lock):
             if lock is not self._lock:  # forked in there, by a signal handler: the record is the parent's
                 return False
-            self._wake()
+            self.wake()
             if self._blocks and self._may_wait():
                 with self._room:  # lets go of the lock however often this thread has it
                     self._room.wait(ROOM_SECONDS)
             elif not self._has_room(len(record), lock):  # the wake may have stored something itself
                 return self._drop_record()
         if not self.parked:
-            self._wake()
-        return self.append(record)
+            self.wake()
+        appended = self.append(record)
+        if self._late:
+            self._append_late()
+        return appended
 
     def _drop_record(self) -> Literal[False]:
         with self._lock:
@@ -207,7 +222,7 @@ class Journal:
         if self._late:
             self._append_late()
         with self._lock:
-            return self._before + self._at - self._begin
+            return self._before + self.segment.at - self.segment.begin
 
     @contextlib.contextmanager
     def _alone(self) -> Iterator[bool]:
@@ -225,32 +240,32 @@ class Journal:
             return not alone or self._make_room(size, lock)  # else it will be put beside
 
     def _make_room(self, size: int, lock: Any) -> bool:
-        if self._at + 4 + size + 3 <= self._size:
+        if self.segment.at + layout.space(size) <= self.segment.room:
             return True  # another thread was faster
         about = layout.about(self.process, self._serial)
-        needed = len(layout.header(about, layout.NO_PROOF, self.sites.definitions)) + 4 + size + 3
+        needed = len(layout.header(about, layout.NO_PROOF, self.sites.definitions)) + layout.space(size)
         begun = self._begun(needed, about)
         if begun is None and lock is self._lock and self._let_go_of_current():
             begun = self._begun(needed, about)
         if begun is None or lock is not self._lock:
             return False
-        filled = [Filled(self._current, self._begin, self._at)] if self._current is not None else []
-        self._go_on_in(*begun, (*self._filled, *filled))
+        self._go_on_in(begun)
         return True
 
     def _let_go_of_current(self) -> bool:
         """At the limit: give up the current segment, if all of it is stored."""
-        segment = self._current
-        if segment is None or self._filled or self._read < self._at:
+        segment = self.segment
+        direct, segment.direct = segment.direct, 0  # from here on nothing is appended past the lock
+        if not segment.size or self._filled or self._read < segment.at:
+            segment.direct = direct
             return False
-        self._before += self._at - self._begin
-        self._current = self._data = self._lengths = None
-        self._begin = self._at = self._size = self._read = 0
+        self._before += segment.at - segment.begin
+        self.segment, self._read = _nowhere(), 0
         self._supply.let_go(segment)
         return True
 
-    def _begun(self, needed: int, about: bytes) -> tuple[Segment, int] | None:
-        """Return a segment with its header, and where its records begin; None where there is no room for another."""
+    def _begun(self, needed: int, about: bytes) -> Segment | None:
+        """Return a segment with its header, open for records; None where there is no room for another."""
         failed, self._failed = self._failed, None
         while (segment := self._supply.segment(needed, failed)) is not None:
             try:
@@ -264,23 +279,23 @@ class Journal:
                 self._supply.let_go(segment)
                 raise
             else:
-                return segment, len(header)
+                segment.open(len(header))
+                return segment
         return None
 
-    def _go_on_in(self, segment: Segment, begin: int, filled: tuple[Filled, ...]) -> None:
+    def _go_on_in(self, segment: Segment) -> None:
         """Make `segment` the current one. Nothing is called in here, so that all of it happens or none."""
-        supply = self._supply
-        if self._current is None:
-            self._read = begin
-        else:
-            self._before += self._at - self._begin
+        supply, before = self._supply, self.segment
+        before.room = before.direct = 0  # sealed: from here on `at` is its end
+        if before.size:
+            self._before += before.at - before.begin
+            self._filled = (*self._filled, before)
             supply.next_size = supply.next_size * 2 if supply.next_size < LARGEST else LARGEST
+        else:
+            self._read = segment.begin
         if segment is supply.spare:
             supply.spare = None
-        self._filled = filled
-        self._current, self._data, self._lengths = segment, segment.data, segment.lengths
-        self._begin = self._at = begin
-        self._size = segment.size
+        self.segment = segment
         self._serial += 1
         Journal.any_begun = True
 
@@ -292,15 +307,13 @@ class Journal:
         Only one thread at a time may read and advance; the bytes are copied while others append.
         """
         with self._lock:
-            if self._current is None:
-                return b""
-            oldest = self._filled[0] if self._filled else Filled(self._current, self._begin, self._at)
-            start = self._read
-        if start >= oldest.end:
+            oldest = self._filled[0] if self._filled else self.segment
+            start, end = self._read, oldest.at
+        if start >= end:
             return b""
-        data = oldest.segment.read(start, min(oldest.end, start + most))
-        if len(data) == most and not next(layout.records(data), b""):
-            data = oldest.segment.read(start, oldest.end)
+        data = oldest.read(start, min(end, start + most))
+        if len(data) == most and not layout.cut(data, 1)[1]:
+            data = oldest.read(start, end)
         return data
 
     def advance(self, size: int) -> None:
@@ -308,10 +321,10 @@ class Journal:
         released = None
         with self._alone():
             self._read, self.stored = self._read + size, self.stored + size
-            if self._filled and self._read >= self._filled[0].end:
-                released = self._filled[0].segment
+            if self._filled and self._read >= self._filled[0].at:
+                released = self._filled[0]
                 self._filled = self._filled[1:]
-                self._read = self._filled[0].begin if self._filled else self._begin
+                self._read = (self._filled[0] if self._filled else self.segment).begin
         if released is not None:
             self._recycle(released)
         with self._room:
@@ -328,7 +341,7 @@ class Journal:
     def _keep(self, segment: Segment) -> None:
         """Have it as the spare, unless there is one, or the journal was closed meanwhile."""
         with self._alone():
-            if self._supply.spare is None and self._current is not None:
+            if self._supply.spare is None and self.segment.size:
                 self._supply.spare = segment
             else:
                 self._supply.let_go(segment)
@@ -336,7 +349,7 @@ class Journal:
     def keep_spare(self) -> None:
         """Have a segment ready before the current one is full; the callers go on meanwhile."""
         with self._alone():
-            reserved = self._supply.reserve() if self._at * 2 > self._size else None
+            reserved = self._supply.reserve() if self.segment.at * 2 > self.segment.size else None
         if reserved is None:
             return
         made = self._supply.make(*reserved)
@@ -349,21 +362,22 @@ class Journal:
     def unstored(self) -> list[bytes]:
         """Return all records that are not stored."""
         with self._lock:
-            if self._current is None:
-                return []
-            parts = [*self._filled, Filled(self._current, self._begin, self._at)]
+            parts = [*self._filled, self.segment]
             begins = [self._read, *(each.begin for each in parts[1:])]
-            found = [each.segment.read(begin, each.end) for each, begin in zip(parts, begins, strict=True)]
-        return [record for data in found for record in layout.records(data)]
+            found = [each.read(begin, each.at) for each, begin in zip(parts, begins, strict=True)]
+        return [record for data in found for record in layout.cut(data)[0]]
 
     def close(self) -> None:
         """Let go of segments that are stored, and of the folder; appending again begins anew."""
         with self._alone() as alone:
-            if not alone or self._current is None or self.stored < self._before + self._at - self._begin:
+            segment = self.segment
+            direct, segment.direct = segment.direct, 0  # from here on nothing is appended past the lock
+            if not alone or not segment.size or self.stored < self._before + segment.at - segment.begin:
+                segment.direct = direct
                 return  # what is not stored stays on disk for the next opener, whoever that is
             for each in self._filled:
-                self._supply.let_go(each.segment)
-            self._filled, self._read = (), self._at
+                self._supply.let_go(each)
+            self._filled, self._read = (), segment.at
             self._let_go_of_current()
             self._supply.close()
 
@@ -381,3 +395,8 @@ class Journal:
         """Leave the parent's segments and lock to the parent."""
         self._supply.forget()
         self._reset()
+
+
+def _nowhere() -> Segment:
+    """Return a segment without room: the first append makes one."""
+    return segments.in_memory(0)

@@ -1,8 +1,9 @@
 """The bytes of the journal: what one segment file holds, and how its records are read back.
 
-Idea: a segment is a header (who writes it) and then records, each a 32-bit length followed by that many bytes, at
-multiples of four. The length is written after the bytes it counts: a length of 0 is the end, whether nothing follows
-or the process died while the next record was being copied. A span's start and its end are one record each; an item of
+Idea: a segment is a header (who writes it) and then records, each a 32-bit length, that many bytes and one byte of
+state, at multiples of four. The length is written first: it keeps the place for the record, so that another thread may
+go on behind it. The state is written last: while it is 0 the record is not there, and a process that died in between
+leaves a place that is passed over. A length of 0 is the end. A span's start and its end are one record each; an item of
 a stream is one, and so is what the spans of one site share, which is repeated at the head of each segment.
 
 Invariant: a record holds no reference into another segment but the number of a site, and those are repeated; numbers
@@ -17,19 +18,22 @@ from __future__ import annotations
 
 import itertools
 import json
+import sys
 from struct import Struct, error
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from clearstone.store.base import ProcessRow, RawPayload, SiteRow
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable
 
-MAGIC = b"CLSJRNL1"
+MAGIC = b"CLSJRNL2"
 LENGTH = Struct("=I")  # as the machine has it: a journal never leaves it
 PROOF_SIZE = 16
 NO_PROOF = bytes(PROOF_SIZE)
 ALIGNMENT = 4
+PUBLISHED, GIVEN_UP = 1, 2
+"""States of a record; 0: it is being copied."""
 
 START_KIND, END_KIND, CHUNK_KIND, SITE_KIND = 1, 2, 3, 4
 NOTHING = 0xFF
@@ -43,7 +47,7 @@ STATUSES = ("UNSET", "OK", "ERROR")
 INCOMPLETE = 0x80
 """Flag beside the outcome: a stream its consumer closed before the end."""
 
-START = Struct("<BBHIQQ16sqII")  # kind, form, flags, site, span, parent, trace, start_ns, order, size of the input
+START = Struct("<BBHIQQ16sqI")  # kind, form, flags, site, span, parent, trace, start_ns, size of the input
 END = Struct("<BBBBQqI")  # kind, form, outcome, status, span, end_ns, size of the output
 CHUNK = Struct("<BBHIQqI")  # kind, form, 0, number, span, at_ns, size
 SITE = Struct("<BBHI")  # kind, 0, 0, number; the row follows as JSON
@@ -57,7 +61,10 @@ TEXTS = (*JSON, INSTANCE, STATUS_TEXT)
 
 
 class Start(NamedTuple):
-    """A start as it was read. `site` is 0 where the record names its site itself, in a part."""
+    """A start as it was read. `site` is 0 where the record names its site itself, in a part.
+
+    `order` is the low half of the span's number, which counts within one process.
+    """
 
     span: int
     parent: int
@@ -174,9 +181,18 @@ def header(about: bytes, proof: bytes, sites: Iterable[bytes]) -> bytes:
         sites: records that define the sites known so far.
     """
     parts = [MAGIC, proof, LENGTH.pack(len(about)), about, bytes(-len(about) % ALIGNMENT)]
-    for record in sites:
-        parts += (LENGTH.pack(len(record)), record, bytes(-len(record) % ALIGNMENT))
-    return b"".join(parts)
+    return b"".join(itertools.chain(parts, map(framed, sites)))
+
+
+def framed(record: bytes) -> bytes:
+    """Return a record as it stands in a segment."""
+    size = len(record)
+    return LENGTH.pack(size) + record + bytes((PUBLISHED,)) + bytes(space(size) - LENGTH.size - size - 1)
+
+
+def space(size: int) -> int:
+    """Return how many bytes a record of `size` bytes takes up in a segment."""
+    return size + LENGTH.size + ALIGNMENT & -ALIGNMENT
 
 
 def read_header(data: bytes) -> Header | None:
@@ -199,22 +215,24 @@ def read_header(data: bytes) -> Header | None:
         return None
 
 
-def records(data: bytes) -> Iterator[bytes]:
-    """Yield the records in `data`, up to the first that was not published."""
-    at, size = 0, len(data)
-    while at + LENGTH.size <= size:
-        (length,) = LENGTH.unpack_from(data, at)
-        at += LENGTH.size
-        if not length or at + length > size:
-            return
-        yield data[at : at + length]
-        at += length + -length % ALIGNMENT
+def cut(data: bytes, most: int = sys.maxsize) -> tuple[list[bytes], int]:
+    """Return the first records in `data`, up to one that is being copied, and how many bytes they take.
 
-
-def cut(data: bytes, most: int) -> tuple[list[bytes], int]:
-    """Return the first records in `data`, at most `most`, and how many bytes they take."""
-    found = list(itertools.islice(records(data), most))
-    return found, sum(LENGTH.size + len(record) + -len(record) % ALIGNMENT for record in found)
+    Args:
+        data: bytes of a segment, from where a record begins.
+        most: at most so many records.
+    """
+    found: list[bytes] = []
+    at, size, unpack = 0, len(data), LENGTH.unpack_from
+    while len(found) < most and at + LENGTH.size < size:
+        (length,) = unpack(data, at)
+        end = at + 4 + length
+        if not length or end >= size or not data[end]:
+            break
+        if data[end] == PUBLISHED:
+            found.append(data[at + 4 : end])
+        at = end + ALIGNMENT & -ALIGNMENT
+    return found, at
 
 
 def read(record: bytes) -> Record:
@@ -233,11 +251,11 @@ _new = tuple.__new__  # half the cost of calling a NamedTuple's class
 
 
 def _start(record: bytes) -> Start:
-    _, form, flags, site, span, parent, trace, start_ns, order, size = START.unpack_from(record)
+    _, form, flags, site, span, parent, trace, start_ns, size = START.unpack_from(record)
     at = START.size + size
     given = _new(RawPayload, (form, record[START.size : at])) if form != NOTHING else None
     parts = NO_PARTS if at == len(record) else _parts(record, at)
-    return _new(Start, (span, parent, trace, site, flags & TOP, start_ns, order, given, parts))
+    return _new(Start, (span, parent, trace, site, flags & TOP, start_ns, span & 0xFFFFFFFF, given, parts))
 
 
 def _end(record: bytes) -> End:

@@ -72,16 +72,19 @@ class LiveSpan(Identified):
 
     started = 0
     inherited = False
+    plain = True
+    """Whether nothing but an output is there to be said of its end."""
+
     _token: Token[run.SpanAbove | None] | None = None
 
     def __init__(self, tracer: Tracer, name: str, span_type: str = "", parent: Any = None) -> None:
         self.tracer = tracer
         self.name = name
         self.span_type = span_type
-        self.number = identity.next_span()
+        self.number = next(identity.count)
         self.parent = parent
         if parent is None:
-            self.trace = identity.next_trace(self.number)
+            self.trace = identity.next_trace()
         else:
             self.place_below(parent)
 
@@ -105,7 +108,7 @@ class LiveSpan(Identified):
             value: str, bool, int, float, None, or a sequence of those; of anything else the repr is kept.
         """
         if self.attributes is NO_ATTRIBUTES:
-            self.attributes = {}
+            self.attributes, self.plain = {}, False
         self.attributes[active().text(str(key))] = kept(str(key), value)  # type: ignore[index]  # a dict from here on
 
     def set_attributes(self, attributes: Mapping[str, Any]) -> None:
@@ -116,7 +119,7 @@ class LiveSpan(Identified):
     def add_event(self, name: str, attributes: Mapping[str, Any] | None = None) -> None:
         """Note that something happened now."""
         told = {active().text(str(key)): kept(str(key), value) for key, value in (attributes or {}).items()}
-        self.events = (*self.events, Event(active().text(str(name)), time_ns(), told))
+        self.events, self.plain = (*self.events, Event(active().text(str(name)), time_ns(), told)), False
 
     def record_exception(self, exception: BaseException) -> None:
         """Note an exception as an event, under OpenTelemetry's attribute names. The status is left alone."""
@@ -141,6 +144,7 @@ class LiveSpan(Identified):
             ConfigurationError: it is none of these.
         """
         given = status if isinstance(status, Status) else Status(_status_code(status), str(description))
+        self.plain = False
         self.status = Status(given.code, active().text(given.description)) if given.description else given
 
     def set_input(self, value: Any) -> None:
@@ -198,16 +202,11 @@ class LiveSpan(Identified):
         )
         site = self.tracer.journal.sites.number(row)
         parts = b"" if site else layout.named_site_part(row)
-        self._append_start(site, layout.NOTHING, b"", parts + self._attribute_part())
-
-    def _append_start(self, site: int, form: int, data: bytes, parts: bytes) -> None:
         parent = self.parent
         above, flags = (parent.number, parent.inherited) if parent is not None else (0, layout.TOP)
-        self.tracer.append(
-            layout.START.pack(
-                layout.START_KIND, form, flags, site, self.number, above, self.trace, self.start_ns,
-                self.number & 0xFFFFFFFF, len(data),
-            ) + data + parts
+        self.tracer.append_start(
+            layout.NOTHING, flags, site, self.number, above, self.trace, self.start_ns, b"",
+            parts + self._attribute_part(),
         )  # fmt: skip
 
     def fail(self, error: BaseException) -> None:
@@ -232,12 +231,9 @@ class LiveSpan(Identified):
         self.end_ns = self.start_ns + (perf_counter_ns() - self.started if elapsed_ns is None else elapsed_ns)
         try:
             form, data = self.tracer.fitting(*self.output) if self.output is not None else (layout.NOTHING, b"")
-            self.tracer.append(
-                layout.END.pack(
-                    layout.END_KIND, form, self._outcome_code(), layout.STATUSES.index(self.status.code), self.number,
-                    self.end_ns, len(data),
-                ) + data + self._end_parts()
-            )  # fmt: skip
+            status = layout.STATUSES.index(self.status.code)
+            outcome, parts = self._outcome_code(), self._end_parts()
+            self.tracer.append_end(form, outcome, status, self.number, self.end_ns, data, parts)
         except Exception as error:
             faults.report(f"recording the end of the span {self.name!r}", error)
 

@@ -243,6 +243,7 @@ def configure(
         if _default is None:
             atexit.register(_say_nothing_was_recorded)
         earlier, _default, _default_failed = _default, chosen, False
+        run.usual = chosen.recording
     if earlier is not None and earlier is not chosen:
         earlier.shutdown()
     return chosen
@@ -263,6 +264,7 @@ def _make_default(payload_limit: int) -> None:
     try:
         with run.suspended():  # what it calls may be instrumented
             _default = TracerProvider(payload_limit=payload_limit)
+            run.usual = _default.recording
     except Exception as error:  # the user's call goes on whatever it is
         _default_failed = True
         faults.report("opening the default trace database", error)

@@ -18,24 +18,26 @@ from clearstone.checkpoint import policy
 from clearstone.codec import redact
 from clearstone.codec.arguments import encode_arguments
 from clearstone.codec.payload import encode, is_suspicious, refuse_buffer
-from clearstone.record import effects, faults, layout
-from clearstone.record.identity import next_span, next_trace
-from clearstone.record.live_span import NO_ATTRIBUTES, UNSET, LiveSpan
+from clearstone.record import effects, faults, identity, layout
+from clearstone.record.identity import next_trace
+from clearstone.record.layout import TOP
+from clearstone.record.live_span import LiveSpan
 from clearstone.span import PICKLE
 from clearstone.store.base import SiteRow
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from contextvars import Token
 
     from clearstone.codec.redact import Redactor
     from clearstone.record.tracer import Tracer
     from clearstone.span import Site
 
-_pack_start, _pack_end, _pack_chunk = layout.START.pack, layout.END.pack, layout.CHUNK.pack
-_current, _set_current, _reset_current = run.current_span.get, run.current_span.set, run.current_span.reset
+_current = run.current_span.get
 _live = run.live
+_trace_in_stock = identity.traces.pop
 MOST_CHUNK_BYTES = 1 << 20
+SCALARS = frozenset({type(None), bool, int, float, str, bytes})
+"""Types that have no buffers."""
 
 INNOCENT_GIVEN, INNOCENT_GAVE = 25, 20
 """A pickle of at most so many bytes names nothing of `__main__` and holds no secret: the arguments of ``f(pwd=1)`` take
@@ -51,11 +53,11 @@ class Recording:
 
     def __init__(self, tracer: Tracer) -> None:
         self._tracer = tracer
-        self._append = tracer.journal.append
+        self._start = tracer.append_start
         self._limit = tracer.payload_limit
         self._uses = tracer.journal.sites.cache()
 
-    def begin(
+    def begin(  # noqa: C901 - the way of every call: each step in it is measured
         self, site: Site, instance: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any], streams: bool = False, /
     ) -> run.OpenCall:
         """Open a span for a call; never raises for the recorder's sake."""
@@ -73,25 +75,23 @@ class Recording:
             call.tracer, call.use, call.input = self._tracer, use, (form, data)
             parent: Any = _current()
             call.parent = parent
-            number = call.number = next_span()
+            number = call.number = next(identity.count)
             if parent is None:
-                call.trace = next_trace(number)
+                try:
+                    call.trace = _trace_in_stock()
+                except IndexError:
+                    call.trace = next_trace()
+                flags, above = TOP, 0
             else:
                 call.place_below(parent)
+                flags, above = parent.inherited, parent.number
             parts = use.part
             if len(data) > self._limit:
                 form, data = self._tracer.aside(form, data)
             if instance is not None or streams or use.prepares:
                 parts += call.prepare(instance, args, kwargs, streams)
-            flags, above = (layout.TOP, 0) if parent is None else (parent.inherited, parent.number)
             call.start_ns = start_ns = time_ns()
-            record = (
-                _pack_start(
-                    1, form, flags, use.number, number, above, call.trace, start_ns, number & 0xFFFFFFFF, len(data)
-                )
-                + data
-            )
-            self._append(record + parts if parts else record)
+            self._start(form, flags, use.number, number, above, call.trace, start_ns, data, parts)
             if streams:
                 run.live_streams[number] = call
             else:
@@ -137,6 +137,7 @@ class RecordedCall(LiveSpan):
     """A call that is being recorded: an open span, and what a decorator reports to (see `clearstone.run.OpenCall`)."""
 
     answer = None
+    is_span = True
     use: SiteInUse
     entry: Any = None
     """At an outermost boundary: the agent's state at entry (see `clearstone.checkpoint.policy`)."""
@@ -167,7 +168,7 @@ class RecordedCall(LiveSpan):
         """Set what only some calls have; return the parts of the start that say it."""
         site, parts = self.site, b""
         if streams:
-            self.chunks = []
+            self.chunks, self.plain = [], False
         if site.attributes:
             self.set_attributes(dict(site.attributes))
             parts = self._attribute_part()
@@ -186,22 +187,11 @@ class RecordedCall(LiveSpan):
         self.instance = watch.instance
         return watch.part
 
-    def enter(self) -> Token[run.SpanAbove | None]:
-        """Make this call's span the current one."""
-        return _set_current(self)
-
-    def leave(self, token: Token[run.SpanAbove | None]) -> None:
-        """Make the caller's span current again."""
-        try:
-            _reset_current(token)
-        except ValueError:
-            run.left_elsewhere(self)
-
     def streaming(self, kind: run.StreamKind) -> bool:
         """Expect the items of a stream. What the call did to its object it has done: a stream must not keep that."""
         try:
             self._ending()
-            self.chunks = []
+            self.chunks, self.plain = [], False
             run.live_streams[self.number] = self
             _live.pop(self.number, None)
             self.set_attribute(run.STREAM, kind)
@@ -223,14 +213,15 @@ class RecordedCall(LiveSpan):
             form, data = encode(value, self.use.item)
             number = self._keep_chunk(at_ns, form, data)
             form, data = self.tracer.fitting(form, data)
-            self.tracer.append(_pack_chunk(3, form, 0, number, self.number, at_ns, len(data)) + data)
+            head = layout.CHUNK.pack(layout.CHUNK_KIND, form, 0, number, self.number, at_ns, len(data))
+            self.tracer.journal.append(head + data)
         except Exception as error:
             faults.report(f"recording a chunk of {self.name}", error)
 
     def _keep_chunk(self, at_ns: int, form: int, data: bytes) -> int:
         """Keep a chunk at hand for whoever looks at the open span, if they are not many; return its number."""
         if self.chunks is None:
-            self.chunks = []
+            self.chunks, self.plain = [], False
         self.chunk_bytes += len(data)
         if self.chunk_bytes <= MOST_CHUNK_BYTES:
             self.chunks.append((at_ns, form, data))
@@ -244,21 +235,24 @@ class RecordedCall(LiveSpan):
         elapsed = perf_counter_ns() - self.started
         try:
             try:
-                form, data = PICKLE, _dumps(value, 5, buffer_callback=refuse_buffer)
+                if type(value) in SCALARS:  # the callback is a tenth of what a small pickle costs
+                    form, data = PICKLE, _dumps(value, 5)
+                else:
+                    form, data = PICKLE, _dumps(value, 5, buffer_callback=refuse_buffer)
                 if len(data) > self.use.innocent_gave and is_suspicious(self.use.gave, data):
                     form, data = encode(value, self.use.gave)
             except Exception:
                 form, data = encode(value, self.use.gave)
             if self.watch is not None or self.entry is not None:
                 self._ending()
-            if (
-                self.chunks is None
-                and self.effects is None
-                and self.attributes is NO_ATTRIBUTES
-                and self.status is UNSET
-                and not self.events
-            ):
-                self._end_plainly(form, data, elapsed)
+            if self.plain and not self.inherited:
+                number, tracer = self.number, self.tracer
+                _live.pop(number, None)
+                if len(data) > tracer.payload_limit:
+                    form, data = tracer.aside(form, data)
+                end_ns = self.start_ns + elapsed
+                tracer.append_end(form, 1, 0, number, end_ns, data)
+                self.end_ns, self.input = end_ns, None
             else:
                 self.output = form, data
                 self.end(elapsed)
@@ -269,18 +263,6 @@ class RecordedCall(LiveSpan):
         except BaseException:  # a signal handler of the user's that leaves
             self.end(elapsed)
             raise
-
-    def _end_plainly(self, form: int, data: bytes, elapsed: int) -> None:
-        """Do what `end` does, for the most of calls: those of which there is nothing else to say."""
-        number, tracer = self.number, self.tracer
-        _live.pop(number, None)
-        if self.inherited:
-            return
-        if len(data) > tracer.payload_limit:
-            form, data = tracer.aside(form, data)
-        end_ns = self.start_ns + elapsed
-        tracer.append(_pack_end(2, form, 1, 0, number, end_ns, len(data)) + data)
-        self.end_ns, self.input = end_ns, None
 
     def raised(self, error: BaseException) -> None:
         """Record the exception and end the span; a boundary saves its checkpoint."""
@@ -312,3 +294,4 @@ class RecordedCall(LiveSpan):
         watch, self.watch, self.entry = self.watch, None, None
         if watch is not None:
             self.effects = effects.end(watch)
+            self.plain = self.plain and self.effects is None

@@ -122,10 +122,10 @@ def _batches(data: bytes, begin: int) -> Iterator[list[bytes]]:
 
 
 def _records(data: bytes, begin: int) -> Iterator[bytes]:
-    """Yield what can be read as records, up to the first place where none was published.
+    """Yield what can be read as records, up to the first place that was not taken.
 
-    What follows a length of 0 may be half a record. After a place that is damaged the next that can be read is looked
-    for.
+    A place whose record was still being copied is passed over, for other threads went on behind it. After a place that
+    is damaged the next that can be read is looked for.
     """
     at, lost = begin, False
     end = len(data.rstrip(b"\0"))
@@ -135,9 +135,10 @@ def _records(data: bytes, begin: int) -> Iterator[bytes]:
             return
         if _is_record(data, at):
             lost = False
-            at += layout.LENGTH.size
-            yield data[at : at + length]
-            at += length + -length % layout.ALIGNMENT
+            yield data[at + 4 : at + 4 + length]
+            at += layout.space(length)
+        elif not lost and _is_unfinished(data, at, length):
+            at += layout.space(length)
         else:
             lost = True
             at += layout.ALIGNMENT
@@ -147,12 +148,29 @@ def _is_record(data: bytes, at: int) -> bool:
     """Whether a whole record is at `at` that can be read."""
     (length,) = layout.LENGTH.unpack_from(data, at)
     start = at + layout.LENGTH.size
-    if not 0 < length <= len(data) - start or data[start] not in layout.KINDS:
+    state = start + length
+    if not 0 < length < len(data) - start or data[state] != layout.PUBLISHED or data[start] not in layout.KINDS:
         return False
     try:
-        return _is_sound(layout.read(data[start : start + length]))
+        return _is_sound(layout.read(data[start:state]))
     except (ValueError, TypeError, LookupError, RecursionError):
         return False
+
+
+def _is_unfinished(data: bytes, at: int, length: int) -> bool:
+    """Whether `at` was kept for a record that did not come: what is behind it, if anything is, is in its place."""
+    behind = at + layout.space(length)
+    if not _did_not_come(data, at, length):
+        return False
+    if behind + layout.LENGTH.size > len(data):
+        return True
+    (following,) = layout.LENGTH.unpack_from(data, behind)
+    return not following or _is_record(data, behind) or _did_not_come(data, behind, following)
+
+
+def _did_not_come(data: bytes, at: int, length: int) -> bool:
+    state = at + layout.LENGTH.size + length
+    return state < len(data) and data[state] in {0, layout.GIVEN_UP}
 
 
 def _is_sound(record: layout.Record) -> bool:

@@ -1,9 +1,9 @@
 """The places a journal can write to: a mapped file, a file written by system calls, memory.
 
-Idea: each is a fixed number of bytes with the same two views: `data`, whose slices are assigned, and `lengths`, whose
-words (32 bit, at multiples of four) are. A mapped file is the rule: assigning copies into the page cache without a
-system call, and what was copied outlives the process. A file system that copies on write, or one of another machine,
-is written with ``pwrite``. Memory outlives nothing; it is the last resort.
+Idea: each is a fixed number of bytes that slices are assigned to, and a place up to which they are taken. A mapped file
+is the rule: assigning copies into the page cache without a system call, and what was copied outlives the process. A
+file system that copies on write, or one of another machine, is written with ``pwrite``. Memory outlives nothing; it is
+the last resort.
 
 Invariant: every block of a mapped file is allocated before it is mapped. Touching a hole on a full disk would kill the
 user's process with SIGBUS; so would a block that is copied when it is written, which is why such file systems are not
@@ -22,6 +22,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from clearstone.record import layout
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
@@ -36,23 +38,65 @@ POPULATE_WRITE = 23
 ZEROS = bytes(1 << 20)
 
 
+DIRECT = (
+    sys.implementation.name == "cpython"
+    and getattr(sys, "_is_gil_enabled", lambda: True)()
+    and sys.byteorder == "little"  # as the records are, which then are packed with their length
+)
+"""Whether two statements without a call between them are one for every other thread: CPython with its lock changes
+threads, and runs signal handlers and finalizers, where a call returns or a loop goes round, and nowhere else."""
+
+
 class Segment:
     """A fixed number of bytes.
 
     Args:
         size: how many.
         data: what slices are assigned to.
-        lengths: what words are assigned to, by their index.
         path: its file, or None.
         inode: the file's number, which a copy of the file does not have.
     """
 
-    def __init__(self, size: int, data: Any, lengths: Any, path: Path | None = None, inode: int = 0) -> None:
+    def __init__(self, size: int, data: Any, path: Path | None = None, inode: int = 0) -> None:
         self.size = size
         self.data = data
-        self.lengths = lengths
         self.path = path
         self.inode = inode
+        self.lengths = self._words()
+        self.begin = self.at = self.room = self.direct = 0
+
+    def _words(self) -> Any:
+        return memoryview(self.data).cast("I")
+
+    def open(self, begin: int) -> None:
+        """Take records from now on.
+
+        Args:
+            begin: where the first one goes.
+        """
+        self.begin = self.at = begin
+        self.room = self.size
+        self.direct = self.size if DIRECT else 0
+
+    def seal(self) -> None:
+        """Take no more records: `at` stays where it is."""
+        self.room = self.direct = 0
+
+    def put(self, at: int, record: bytes) -> None:
+        """Copy a record to a place that is kept for it.
+
+        Raises:
+            OSError: the file takes no more.
+        """
+        size = len(record)
+        self.lengths[at >> 2] = size
+        self.data[at + 4 : at + 4 + size] = record
+        self.data[at + 4 + size] = layout.PUBLISHED
+
+    def give_up(self, at: int, size: int) -> None:
+        """Say that no record comes at a place that was kept for one of `size` bytes."""
+        self.lengths[at >> 2] = size
+        self.data[at + 4 + size] = layout.GIVEN_UP
 
     def read(self, start: int, end: int) -> bytes:
         """Return the bytes from `start` up to `end`."""
@@ -65,9 +109,12 @@ class Segment:
 
     def close(self) -> None:
         """Let go of the memory and the file; what is in the file stays."""
-        if isinstance(self.lengths, memoryview):
+        self.seal()
+        if self.lengths is not None:
             self.lengths.release()
-        if not isinstance(self.data, bytearray):
+        if isinstance(self.data, memoryview):
+            self.data.release()
+        else:
             self.data.close()
 
     def remove(self) -> None:
@@ -79,8 +126,31 @@ class Segment:
 
 def in_memory(size: int) -> Segment:
     """Return a segment that lives as long as the process."""
-    data = bytearray(size)
-    return Segment(size, data, memoryview(data).cast("I"))
+    return Segment(size, memoryview(bytearray(size)))
+
+
+class WrittenSegment(Segment):
+    """A file written by system calls.
+
+    A record is one, which writes its length first and its state last. Other threads run meanwhile, so records are put
+    under the journal's lock only.
+    """
+
+    def _words(self) -> Any:
+        return None
+
+    def open(self, begin: int) -> None:
+        """Take records from now on, none of them directly."""
+        super().open(begin)
+        self.direct = 0
+
+    def put(self, at: int, record: bytes) -> None:
+        """Write a record to a place that is kept for it.
+
+        Raises:
+            OSError: the file takes no more.
+        """
+        self.data[at : at + layout.space(len(record))] = layout.framed(record)
 
 
 def in_file(path: Path, size: int, place: Place) -> Segment:
@@ -99,11 +169,11 @@ def in_file(path: Path, size: int, place: Place) -> Segment:
         _allocate(file.fd, size)
         inode = os.fstat(file.fd).st_ino
         if place != "mapped":
-            return Segment(size, file, WrittenWords(file), path, inode)
+            return WrittenSegment(size, file, path, inode)
         mapped = mmap.mmap(file.fd, size)  # it keeps a descriptor of its own
         file.close()
         _populate(mapped, size)
-        return Segment(size, mapped, memoryview(mapped).cast("I"), path, inode)
+        return Segment(size, mapped, path, inode)
     except BaseException:
         file.close()
         path.unlink(missing_ok=True)
@@ -164,16 +234,6 @@ class WrittenBytes:
 
     def __getitem__(self, where: slice) -> bytes:
         return os.pread(self.fd, where.stop - where.start, where.start)
-
-
-class WrittenWords:
-    """Words of a file, assigned with ``pwrite``."""
-
-    def __init__(self, data: WrittenBytes) -> None:
-        self._data = data
-
-    def __setitem__(self, index: int, word: int) -> None:
-        self._data[index * 4 : index * 4 + 4] = word.to_bytes(4, sys.byteorder)
 
 
 def place_for(folder: Path) -> Place:
