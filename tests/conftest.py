@@ -36,7 +36,7 @@ def isolated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     yield
     if provider._default is not None:
         provider._default.shutdown()
-    provider._default, provider._default_failed = None, False
+    provider._default, provider._default_failed, run.usual = None, False, None
     redact.use(redact.Rules())
     home.set_home(None)
     gc.collect()

@@ -425,11 +425,11 @@ def test_a_value_that_does_not_pickle_is_described_and_the_call_and_its_other_ar
 def test_a_fault_of_the_recorder_is_counted_and_never_reaches_the_user(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def broken() -> None:
+    def broken() -> int:
         raise AssertionError("broken on purpose")
 
     with monkeypatch.context() as patch:
-        patch.setattr(recording, "next_trace", broken)
+        patch.setattr(recording, "time_ns", broken)
         assert [add(1), add(2)] == [2, 3]
         assert faults.counts() == {"AssertionError": 2}
     told = capsys.readouterr().err

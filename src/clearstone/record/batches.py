@@ -10,24 +10,31 @@ is what makes recovery after any death safe.
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING
+import struct
+from typing import TYPE_CHECKING, Any, cast
 
 from clearstone.errors import UnstorableSpanError
 from clearstone.record import faults, layout
-from clearstone.record.layout import Chunk, End, SiteDefinition, Start
-from clearstone.store.base import Batch, ChunkRow, EndRow, SiteRow, SpanRow
+from clearstone.record.layout import END_KIND, NOTHING, START_KIND, TOP, Chunk, End, Start
+from clearstone.store.base import Batch, ChunkRow, EndRow, RawPayload, SiteRow, SpanRow
 from clearstone.store.rows import ended
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from clearstone.store.base import ProcessRow, RawPayload, TraceStore
+    from clearstone.store.base import ProcessRow, TraceStore
 
 UNKNOWN_SITE = SiteRow("", "?", "", "run", "INTERNAL", "", "")
 """Where the definition of a site number is lost."""
 
 NOT_FAILED = (None, None, None, None)
 COMPLETE = True
+
+RETURNED = layout.OUTCOMES.index("returned")
+
+unpack_start, unpack_end = layout.START.unpack_from, layout.END.unpack_from
+START_SIZE, END_SIZE = layout.START.size, layout.END.size
+new = tuple.__new__  # half the cost of calling a NamedTuple's class
 
 HOPELESS = (UnstorableSpanError, ValueError, TypeError, LookupError, RecursionError)
 """What is raised again at the next attempt: by a store for a row it cannot take, by us for a record we cannot read."""
@@ -74,8 +81,7 @@ class Assembler:
             ValueError: one of them cannot be read.
         """
         making = _Making(self._sites)
-        for record in records:
-            making.take(layout.read(record))
+        making.take_all(records)
         return making.batch(self.process, self.trusted)
 
 
@@ -87,38 +93,85 @@ class _Making:
         self._indexes: dict[int | SiteRow, int] = {}
         self._sites: list[SiteRow] = []
         self._open: dict[int, Start] = {}
+        self._plain: dict[int, tuple[tuple[Any, ...], bytes]] = {}  # likewise, as fields of `layout.START` and record
         self._spans: list[SpanRow] = []
         self._ends: list[EndRow] = []
         self._chunks: list[ChunkRow] = []
 
-    def take(self, record: layout.Record) -> None:
-        kind = type(record)
-        if kind is Start:
-            self._open[record.span] = record  # type: ignore[union-attr, assignment]  # a Start it is
-        elif kind is End:
-            self._end(record)  # type: ignore[arg-type]  # an End
-        elif kind is Chunk:
-            self._chunks.append(ChunkRow(*record))
-        elif kind is SiteDefinition:
-            self._known[record.number] = record.row  # type: ignore[union-attr]  # a SiteDefinition
+    def take_all(self, records: Iterable[bytes]) -> None:
+        """Take records; the most of spans (nothing but an input and an output) in few steps, all others as they are.
 
-    def _end(self, end: End) -> None:
-        start = self._open.pop(end.span, None)
-        if start is None:
-            self._ends.append(_end_row(end))
-        elif start.parts or end.parts:
-            self._spans.append(self._span(start, end))
+        Raises:
+            ValueError: one of them cannot be read.
+        """
+        plain, indexes, spans = self._plain, self._indexes, self._spans
+        for record in records:
+            try:
+                if record[0] == START_KIND:
+                    start = unpack_start(record)
+                    if START_SIZE + start[8] == len(record) and start[1] != NOTHING and start[3]:
+                        plain[start[4]] = start, record
+                        continue
+                elif record[0] == END_KIND:
+                    _, form, outcome, status, span, end_ns, size = unpack_end(record)
+                    if (
+                        span in plain
+                        and END_SIZE + size == len(record)
+                        and form != NOTHING
+                        and outcome == RETURNED
+                        and not status
+                    ):
+                        (_, given, flags, site, _, parent, trace, start_ns, _), began = plain.pop(span)
+                        index = indexes.get(site)
+                        if index is None:
+                            index = self._index(site, self._known.get(site, UNKNOWN_SITE))
+                        spans.append(
+                            new(SpanRow, (
+                                span, trace, parent or None, index, flags & TOP, start_ns, span & 0xFFFFFFFF, None,
+                                end_ns, "UNSET", "", "returned", COMPLETE, None, None, None, None, None, None,
+                                new(RawPayload, (given, began[START_SIZE:])),
+                                new(RawPayload, (form, record[END_SIZE:])),
+                                None, None,
+                            ))
+                        )  # fmt: skip
+                        continue
+            except (struct.error, IndexError):
+                pass  # `layout.read` says what is wrong with it
+            self.take(layout.read(record))
+
+    def take(self, record: layout.Record) -> None:
+        """Take one record."""
+        if isinstance(record, Start):
+            self._open[record.span] = record
+        elif isinstance(record, End):
+            start = self._begun(record.span)
+            if start is None:
+                self._ends.append(_end_row(record))
+            else:
+                self._spans.append(self._span(start, record))
+        elif isinstance(record, Chunk):
+            self._chunks.append(ChunkRow(*record))
         else:
-            self._spans.append(self._plain_span(start, end))
+            self._known[record.number] = record.row
+
+    def _begun(self, span: int) -> Start | None:
+        """Give out the start of a span, if it is among these records."""
+        plain = self._plain.pop(span, None)
+        return self._open.pop(span, None) if plain is None else cast("Start", layout.read(plain[1]))
 
     def batch(self, process: ProcessRow, trusted: bool) -> Batch:
-        still_open = [self._span(start, None) for start in self._open.values()]
+        """Return the rows of what was taken."""
+        left = [*self._open.values(), *(cast("Start", layout.read(record)) for _, record in self._plain.values())]
+        still_open = [self._span(start, None) for start in left]
         return Batch(process, self._sites, [*self._spans, *still_open], self._ends, self._chunks, trusted)
 
     def _span(self, start: Start, end: End | None) -> SpanRow:
         site = self._indexes.get(start.site) if start.site else None
-        if site is None:
-            site = self._site(start)
+        if site is None and start.site:
+            site = self._index(start.site, self._known.get(start.site, UNKNOWN_SITE))
+        elif site is None:
+            named = SiteRow(*json.loads(layout.text_of(start.parts[layout.NAMED_SITE])))
+            site = self._index(named, named)
         parts = start.parts
         instance = layout.text_of(parts[layout.INSTANCE]) if layout.INSTANCE in parts else None
         attributes = _text(parts, layout.ATTRIBUTES)
@@ -128,25 +181,8 @@ class _Making:
         )  # fmt: skip
         return row if end is None else ended(row, _end_row(end))
 
-    def _plain_span(self, start: Start, end: End) -> SpanRow:
-        """Return what `_span` does, for the most of spans: those with nothing but an input and an output."""
-        span, parent, trace, site, top, start_ns, order, given, _ = start
-        _, end_ns, outcome, complete, status, gave, _ = end
-        index = self._indexes.get(site)
-        if index is None:
-            index = self._site(start)
-        return tuple.__new__(
-            SpanRow,
-            (span, trace, parent or None, index, top, start_ns, order, None, end_ns, status, "", outcome, complete,
-             None, None, None, None, None, None, given, gave, None, None),
-        )  # fmt: skip
-
-    def _site(self, start: Start) -> int:
-        if start.site:
-            row = self._known.get(start.site, UNKNOWN_SITE)
-        else:
-            row = SiteRow(*json.loads(layout.text_of(start.parts[layout.NAMED_SITE])))
-        key = start.site or row
+    def _index(self, key: int | SiteRow, row: SiteRow) -> int:
+        """Return the place of a site among the batch's."""
         index = self._indexes.get(key)
         if index is None:
             index = self._indexes[key] = len(self._sites)

@@ -1,8 +1,9 @@
 """Ids of spans and traces: unique without a system call for each, and side by side in the store.
 
 Idea: a span's id is a random 63-bit start of its process plus a count. A trace's id begins with the second it started
-in (four bytes, as AWS X-Ray's ids do) and goes on with 96 random bits of a generator of our own. So ids made together
-lie together in the store's indexes: with random ones each batch would touch, and write, every page of an index.
+in (four bytes, as AWS X-Ray's ids do), goes on with a count from a random start (four bytes), and ends with 64 random
+bits of a generator of our own. So ids made one after the other are stored one after the other: with random ones each
+batch would touch, and write, every page of an index.
 
 Invariant: the user's random generators are never touched. Ids are OpenTelemetry-shaped: 16 and 32 hex digits, not zero.
 Both begin anew in a forked child.
@@ -19,18 +20,21 @@ _random = random.Random()  # noqa: S311 - ids, not secrets
 count = itertools.count(1)
 """Gives the next span's id, as a number of at most 63 bits. Another one in a forked child."""
 
+_traces_begun = itertools.count()
+
 traces: list[bytes] = []
 """Trace ids made in stock."""
 
 STOCK = 64
-"""So many traces share a look at the clock; a program that begins few waits longer for the next look, which only costs
-its ids some of their order."""
+"""So many are made at once. A program that begins few has some that say an earlier second, which only costs them some
+of their order."""
 
 
 def _begin_anew() -> None:
-    global count  # noqa: PLW0603 - one process, one sequence
+    global count, _traces_begun  # noqa: PLW0603 - one process, one sequence
     _random.seed(os.urandom(32))
     count = itertools.count(_random.getrandbits(62) + 1)
+    _traces_begun = itertools.count(_random.getrandbits(32))
     traces.clear()
 
 
@@ -40,8 +44,15 @@ def next_trace() -> bytes:
         try:
             return traces.pop()
         except IndexError:
-            second = (time.time_ns() // 1_000_000_000 & 0xFFFFFFFF).to_bytes(4, "big")
-            traces.extend(second + _random.getrandbits(96).to_bytes(12, "big") for _ in range(STOCK))
+            traces.extend(reversed([_made() for _ in range(STOCK)]))
+
+
+def _made() -> bytes:
+    second, count = time.time_ns() // 1_000_000_000, next(_traces_begun)
+    return ((second << 32 | count & 0xFFFFFFFF) << 64 & _WHOLE | _random.getrandbits(64)).to_bytes(16, "big")
+
+
+_WHOLE = (1 << 128) - 1
 
 
 def hex_of(number: int) -> str:

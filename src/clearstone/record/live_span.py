@@ -23,6 +23,7 @@ from clearstone.errors import ConfigurationError
 from clearstone.record import faults, identity, layout
 from clearstone.record.ancestry import Identified, is_open_boundary, shorten
 from clearstone.record.attributes import kept
+from clearstone.record.packed import pack_end, pack_start, start_head
 from clearstone.span import Chunk, Event, Outcome, Span, SpanKind, Status, StatusCode, Trace, replay_mode
 from clearstone.store.base import SiteRow
 
@@ -204,10 +205,9 @@ class LiveSpan(Identified):
         parts = b"" if site else layout.named_site_part(row)
         parent = self.parent
         above, flags = (parent.number, parent.inherited) if parent is not None else (0, layout.TOP)
-        self.tracer.append_start(
-            layout.NOTHING, flags, site, self.number, above, self.trace, self.start_ns, b"",
-            parts + self._attribute_part(),
-        )  # fmt: skip
+        head = start_head(site, flags) | layout.NOTHING << 8
+        start = pack_start(head, self.number, above, self.trace, self.start_ns, 0)
+        self.tracer.journal.append(start, b"", parts + self._attribute_part())
 
     def fail(self, error: BaseException) -> None:
         """Record that `error` ended the span. OpenTelemetry has no status for what was cancelled: the words say it."""
@@ -232,8 +232,9 @@ class LiveSpan(Identified):
         try:
             form, data = self.tracer.fitting(*self.output) if self.output is not None else (layout.NOTHING, b"")
             status = layout.STATUSES.index(self.status.code)
-            outcome, parts = self._outcome_code(), self._end_parts()
-            self.tracer.append_end(form, outcome, status, self.number, self.end_ns, data, parts)
+            head = layout.END_KIND | form << 8 | self._outcome_code() << 16 | status << 24
+            end = pack_end(head, self.number, self.end_ns, len(data))
+            self.tracer.journal.append(end, data, self._end_parts())
         except Exception as error:
             faults.report(f"recording the end of the span {self.name!r}", error)
 

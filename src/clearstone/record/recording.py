@@ -20,8 +20,9 @@ from clearstone.codec.arguments import encode_arguments
 from clearstone.codec.payload import encode, is_suspicious, refuse_buffer
 from clearstone.record import effects, faults, identity, layout
 from clearstone.record.identity import next_trace
-from clearstone.record.layout import TOP
+from clearstone.record.layout import PUBLISHED
 from clearstone.record.live_span import LiveSpan
+from clearstone.record.packed import ENDS, FEW, RETURNED, STARTS, pack_end, pack_start, start_head
 from clearstone.span import PICKLE
 from clearstone.store.base import SiteRow
 
@@ -53,11 +54,10 @@ class Recording:
 
     def __init__(self, tracer: Tracer) -> None:
         self._tracer = tracer
-        self._start = tracer.append_start
-        self._limit = tracer.payload_limit
+        self._journal = tracer.journal
         self._uses = tracer.journal.sites.cache()
 
-    def begin(  # noqa: C901 - the way of every call: each step in it is measured
+    def begin(  # noqa: C901, PLR0912, PLR0915 - the way of every call: a function called in it is a tenth of it
         self, site: Site, instance: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any], streams: bool = False, /
     ) -> run.OpenCall:
         """Open a span for a call; never raises for the recorder's sake."""
@@ -67,10 +67,13 @@ class Recording:
                 use = self._use(site)
             try:
                 form, data = PICKLE, _dumps((args, kwargs), 5, buffer_callback=refuse_buffer)
-                if use.hidden or (len(data) > use.innocent_given and is_suspicious(use.given, data)):
+                size = len(data)
+                if use.hidden or (size > use.innocent_given and is_suspicious(use.given, data)):
                     form, data = encode_arguments(args, kwargs, use.given, use.hidden)
+                    size = len(data)
             except Exception:
                 form, data = encode_arguments(args, kwargs, use.given, use.hidden)
+                size = len(data)
             call = RecordedCall()
             call.tracer, call.use, call.input = self._tracer, use, (form, data)
             parent: Any = _current()
@@ -81,17 +84,35 @@ class Recording:
                     call.trace = _trace_in_stock()
                 except IndexError:
                     call.trace = next_trace()
-                flags, above = TOP, 0
+                head, above = use.top, 0
             else:
                 call.place_below(parent)
-                flags, above = parent.inherited, parent.number
-            parts = use.part
-            if len(data) > self._limit:
-                form, data = self._tracer.aside(form, data)
+                head, above = use.below | parent.inherited << 16, parent.number
+            parts, fits, journal = use.part, False, self._journal
             if instance is not None or streams or use.prepares:
                 parts += call.prepare(instance, args, kwargs, streams)
             call.start_ns = start_ns = time_ns()
-            self._start(form, flags, use.number, number, above, call.trace, start_ns, data, parts)
+            if size < FEW and not parts:
+                segment = journal.segment
+                pack, length, room = STARTS[size]
+                try:  # as in `Journal.append`
+                    segment.at = after if (fits := (after := (at := segment.at) + room) <= segment.direct) else at
+                    if fits:
+                        if form:
+                            head |= form << 8
+                        pack(
+                            segment.data, at, length, head, number, above, call.trace, start_ns, size, data, PUBLISHED
+                        )  # fmt: skip
+                except BaseException:
+                    if fits:
+                        segment.give_up(at, length)
+                    raise
+            if not fits:
+                form, data = self._tracer.fitting(form, data)
+                start = pack_start(head | form << 8, number, above, call.trace, start_ns, len(data))
+                journal.append(start, data, parts)
+            elif journal.parked:
+                journal.wake()
             if streams:
                 run.live_streams[number] = call
             else:
@@ -125,7 +146,8 @@ class SiteInUse:
     """
 
     def __init__(self, site: Site, number: int, part: bytes, redactor: Redactor) -> None:
-        self.site, self.number, self.part, self.redactor = site, number, part, redactor
+        self.site, self.part, self.redactor = site, part, redactor
+        self.top, self.below = start_head(number, layout.TOP), start_head(number)
         self.hidden = redactor.secret_positions(site.parameters)
         self.prepares = bool(site.boundary or site.attributes or site.record_effects)
         every = redactor.reads_every_text
@@ -214,7 +236,7 @@ class RecordedCall(LiveSpan):
             number = self._keep_chunk(at_ns, form, data)
             form, data = self.tracer.fitting(form, data)
             head = layout.CHUNK.pack(layout.CHUNK_KIND, form, 0, number, self.number, at_ns, len(data))
-            self.tracer.journal.append(head + data)
+            self.tracer.journal.append(head, data)
         except Exception as error:
             faults.report(f"recording a chunk of {self.name}", error)
 
@@ -230,28 +252,44 @@ class RecordedCall(LiveSpan):
         self.chunk_count += 1
         return self.chunk_count - 1
 
-    def returned(self, value: Any) -> None:
+    def returned(self, value: Any) -> None:  # noqa: C901, PLR0912 - as `Recording.begin`
         """Record the returned value and the end."""
         elapsed = perf_counter_ns() - self.started
         try:
             try:
-                if type(value) in SCALARS:  # the callback is a tenth of what a small pickle costs
+                if type(value) in SCALARS:
                     form, data = PICKLE, _dumps(value, 5)
                 else:
                     form, data = PICKLE, _dumps(value, 5, buffer_callback=refuse_buffer)
-                if len(data) > self.use.innocent_gave and is_suspicious(self.use.gave, data):
+                size = len(data)
+                if size > self.use.innocent_gave and is_suspicious(self.use.gave, data):
                     form, data = encode(value, self.use.gave)
+                    size = len(data)
             except Exception:
                 form, data = encode(value, self.use.gave)
+                size = len(data)
             if self.watch is not None or self.entry is not None:
                 self._ending()
             if self.plain and not self.inherited:
-                number, tracer = self.number, self.tracer
+                number, end_ns, fits, journal = self.number, self.start_ns + elapsed, False, self.tracer.journal
                 _live.pop(number, None)
-                if len(data) > tracer.payload_limit:
-                    form, data = tracer.aside(form, data)
-                end_ns = self.start_ns + elapsed
-                tracer.append_end(form, 1, 0, number, end_ns, data)
+                if size < FEW:
+                    segment = journal.segment
+                    pack, length, room = ENDS[size]
+                    try:  # as in `Journal.append`
+                        segment.at = after if (fits := (after := (at := segment.at) + room) <= segment.direct) else at
+                        if fits:
+                            head = RETURNED | form << 8 if form else RETURNED
+                            pack(segment.data, at, length, head, number, end_ns, size, data, PUBLISHED)
+                    except BaseException:
+                        if fits:
+                            segment.give_up(at, length)
+                        raise
+                if not fits:
+                    form, data = self.tracer.fitting(form, data)
+                    journal.append(pack_end(RETURNED | form << 8, number, end_ns, len(data)), data)
+                elif journal.parked:
+                    journal.wake()
                 self.end_ns, self.input = end_ns, None
             else:
                 self.output = form, data

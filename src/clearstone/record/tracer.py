@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Self
 from clearstone import run
 from clearstone.codec.redact import active
 from clearstone.errors import ConfigurationError
-from clearstone.record import faults, packed
+from clearstone.record import faults
 from clearstone.record.live_span import LiveSpan
 from clearstone.span import BLOB, SpanKind
 from clearstone.store import blobs
@@ -34,8 +34,6 @@ class Tracer:
     def __init__(self, provider: TracerProvider, name: str = "", version: str = "") -> None:
         self.provider = provider
         self.journal = provider.journal
-        self.append_start = packed.starts(provider.journal)
-        self.append_end = packed.ends(provider.journal)
         self.payload_limit = provider.payload_limit
         self.name = str(name)
         self.version = str(version)

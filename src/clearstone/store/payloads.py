@@ -51,6 +51,7 @@ PACKED_AT_ONCE = 32
 """Names payloads of which nobody knows whether this machine recorded them: the names prove nothing."""
 
 Column = int | bytes | None
+FORMS = tuple(bytes((form,)) for form in range(256))
 RAW, ZSTD, INCOMPRESSIBLE = 0, 1, 2
 
 
@@ -65,6 +66,7 @@ class Columns:
 
     def __init__(self, key: Key, folder: Path, ids: dict[RawPayload, int]) -> None:
         self._key = key
+        self._begun = key.begun
         self._folder = folder
         self._ids = ids
 
@@ -75,8 +77,11 @@ class Columns:
         form, data = raw
         if len(data) > INLINE:
             return self._ids[raw]
-        name = blobs.name(self._key, form, self._folder, data) if form & BLOB else self._key.name(form, data)
-        return b"%b%c%b" % (name, form, data)
+        if form & BLOB:
+            return blobs.name(self._key, form, self._folder, data) + FORMS[form] + data
+        digest = self._begun[form]()  # here as `Key.name`
+        digest.update(data)
+        return digest.digest() + FORMS[form] + data
 
 
 class PayloadWriter:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from clearstone.errors import StoreError, TraceNotFoundError, UnstorableSpanError
 from clearstone.span import Trace
 from clearstone.store import blobs, reading, schema, search, texts
-from clearstone.store.base import EVERY_SPAN
+from clearstone.store.base import EVERY_SPAN, SpanRow
 from clearstone.store.database import Database
 from clearstone.store.erasing import Eraser
 from clearstone.store.payloads import INLINE, Packer, PayloadReader, PayloadWriter, in_blocks
@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from clearstone.span import Span
     from clearstone.store.base import Batch, Collected, Erased, RawPayload, SiteRow, SpanQuery, TraceSummary
     from clearstone.store.payloads import Column
+
+AT_PAYLOADS = SpanRow._fields.index("input")
 
 UNSTORABLE = (
     TypeError, ValueError, AttributeError, IndexError, OverflowError,
@@ -73,9 +75,11 @@ class SQLiteTraceStore:
         with self.database.writing() as db, self._storing():
             column = self._payloads.columns(db, _large(batch), trusted=batch.trusted).of
             process, sites = _process(db, batch), [_site(db, row) for row in batch.sites]
-            spans = list(_span_values(batch, process, sites, column))
-            if in_blocks(db, schema.ADD_SPANS, spans) < len(spans):
-                in_blocks(db, schema.WRITE_SPANS, spans)
+            plain, others = _span_values(batch, process, sites, column)
+            if in_blocks(db, schema.ADD_PLAIN_SPANS, plain) < len(plain):
+                in_blocks(db, schema.WRITE_SPANS, list(map(schema.whole, plain)))
+            if in_blocks(db, schema.ADD_SPANS, others) < len(others):
+                in_blocks(db, schema.WRITE_SPANS, others)
             in_blocks(db, schema.WRITE_ENDS, list(_end_values(batch, column)))
             in_blocks(db, schema.WRITE_CHUNKS, [(*row[:3], column(row[3])) for row in batch.chunks])
             search.note(db, batch)
@@ -162,9 +166,16 @@ class SQLiteTraceStore:
 def _large(batch: Batch) -> Iterator[tuple[Any, RawPayload]]:
     """Yield each payload that needs a row with the place it came from, which says what it may resemble."""
     for row in batch.spans:
-        for place, raw in enumerate(row[-4:]):
-            if raw is not None and len(raw.data) > INLINE:
-                yield (batch.sites[row.site], place), raw
+        *_, given, gave, error, effects = row
+        if (
+            (given is not None and len(given.data) > INLINE)
+            or (gave is not None and len(gave.data) > INLINE)
+            or error
+            or effects
+        ):
+            for place, raw in enumerate((given, gave, error, effects)):
+                if raw is not None and len(raw.data) > INLINE:
+                    yield (batch.sites[row.site], place), raw
     for end in batch.ends:
         for place, raw in enumerate(end[12:]):
             if raw is not None and len(raw.data) > INLINE:
@@ -199,6 +210,19 @@ def _added(db: sqlite3.Connection, statement: str, row: tuple[Any, ...]) -> int:
 
 def _span_values(
     batch: Batch, process: int, sites: list[int], column: Callable[[RawPayload | None], Column]
-) -> Iterator[tuple[Any, ...]]:
+) -> tuple[list[tuple[Any, ...]], list[tuple[Any, ...]]]:
+    """Return the values of plain spans (see `schema.PLAIN`), and of the others."""
+    plain, others = [], []
     for row in batch.spans:
-        yield (*row[:3], process, sites[row[3]], *row[4:-4], *map(column, row[-4:]))
+        (
+            span, trace, parent, site, top, start_ns, order, instance, end_ns, *_, given, gave, error, effects,
+        ) = row  # fmt: skip
+        if error is None and effects is None and end_ns is not None and row[9:AT_PAYLOADS] == schema.PLAIN:
+            plain.append((
+                span, trace, parent, process, sites[site], top, start_ns, order, instance, end_ns, column(given),
+                column(gave),
+            ))  # fmt: skip
+        else:
+            payloads = map(column, (given, gave, error, effects))
+            others.append((*row[:3], process, sites[site], *row[4:AT_PAYLOADS], *payloads))
+    return plain, others
