@@ -52,10 +52,11 @@ def parts(closing: ExitStack) -> Iterator[tuple[str, Callable[[], Part]]]:
     yield "pickle, W1 result", lambda: lambda: pickle.dumps(5, 5)
     yield "pickle, W2 arguments", lambda: lambda: pickle.dumps(w2, 5)
     yield "pickle, W2 result", lambda: lambda: pickle.dumps(reply, 5)
-    yield "redaction, W2 arguments seen before", lambda: redacting([pickled(workloads.REPEATED[0])])
+    yield "redaction, W2 arguments seen before", seen_before
     yield "redaction, W2 arguments with one new message", lambda: redacting(grown(POOL))
     new = [pickled(workloads.fresh_conversation()) for _ in range(POOL)]
     yield "redaction, W2 arguments all new", lambda: redacting(new)
+    yield "a start of W1, packed into its place", lambda: packing(closing)
     for size in (SMALL, LARGE):
         yield f"journal, {size:,} bytes into pages used before", lambda size=size: appending(size, closing, USED)
         yield f"journal, {size:,} bytes into new pages", lambda size=size: appending(size, closing, 0)
@@ -69,6 +70,17 @@ def redacting(payloads: list[bytes]) -> Part:
     return lambda: redactor.payload("W2 given", next(rest))
 
 
+def seen_before() -> Part:
+    """Return the look-up of payloads that were seen before, each time as bytes of their own."""
+    from clearstone.codec.redact import Redactor, Rules
+
+    redactor, histories = Redactor(Rules()), [pickled(each) for each in workloads.REPEATED]
+    for each in histories:
+        redactor.payload("W2 given", each)
+    rest = itertools.cycle([bytes(bytearray(histories[i % len(histories)])) for i in range(POOL)])
+    return lambda: redactor.knows("W2 given", next(rest))
+
+
 def grown(calls: int) -> list[bytes]:
     """Return W2 arguments in which each call has one new message and nineteen of the call before."""
     history = [message for _ in range(calls // 20 + 2) for message in workloads.fresh_conversation()]
@@ -77,6 +89,25 @@ def grown(calls: int) -> list[bytes]:
 
 def pickled(messages: list[dict[str, str]]) -> bytes:
     return pickle.dumps(((messages,), workloads.OPTIONS), 5)
+
+
+def packing(closing: ExitStack) -> Part:
+    """Return the packing of a start into a segment, without the reservation of its place."""
+    from clearstone.record import identity, packed
+    from clearstone.record.journal import Journal
+    from clearstone.record.layout import PUBLISHED, TOP
+
+    journal = Journal(Path(closing.enter_context(tempfile.TemporaryDirectory())) / "journal", lambda: None)
+    journal.append(b"the first")
+    data, head, given = journal.segment.data, packed.start_head(1, TOP), pickle.dumps(((5,), {}), 5)
+    pack, length, _ = packed.STARTS[len(given)]
+    span, trace, start_ns, places = (
+        next(identity.count),
+        identity.next_trace(),
+        time.time_ns(),
+        itertools.cycle(range(4096, 512 << 10, 128)),
+    )
+    return lambda: pack(data, next(places), length, head, span, 0, trace, start_ns, len(given), given, PUBLISHED)
 
 
 def appending(size: int, closing: ExitStack, used: int) -> Part:

@@ -81,8 +81,7 @@ def test_a_journal_cut_off_at_every_byte_of_its_last_records_keeps_the_ones_befo
     assert len(whole) == 12
     assert sum(interrupted for _, interrupted, *_ in whole.values()) == 1
     used = len(dead.data) - 64
-    last_two = sum(4 + len(record) + -len(record) % 4 for record in dead.records[-2:])
-    start = used - used % 4 - last_two
+    start = used - used % 4 - sum(layout.space(len(record)) for record in dead.records[-2:])
     for end in range(start, used):
         found = dead.recovered(dead.data[:end])
         assert len(found) in {11, 12}, end
@@ -95,10 +94,25 @@ def test_bytes_without_a_published_length_are_no_record(dead: Dead) -> None:
     whole = dead.recovered(dead.data)
     last = dead.records[-1]
     at = dead.data.rindex(last) - 4
-    for copied in range(len(last) + 1):
-        data = dead.data[:at] + bytes(4) + last[:copied] + bytes(4096)
-        found = dead.recovered(data)
-        assert found == {key: value for key, value in whole.items() if not value[1]}
+    for length in (0, len(last)):
+        for copied in range(len(last) + 1):
+            data = dead.data[:at] + layout.LENGTH.pack(length) + last[:copied] + bytes(4096)
+            found = dead.recovered(data)
+            assert found == {key: value for key, value in whole.items() if not value[1]}
+
+
+@pytest.mark.parametrize("state", [0, layout.GIVEN_UP])
+def test_a_record_that_did_not_come_costs_itself_alone_and_what_is_behind_it_is_kept(dead: Dead, state: int) -> None:
+    whole = dead.recovered(dead.data)
+    for number in range(2, len(dead.records) - 1, 3):
+        record = dead.records[number]
+        at = dead.data.index(layout.framed(record)) + 4
+        for copied in (0, 1, len(record) // 2, len(record)):
+            data = bytearray(dead.data)
+            data[at + copied : at + len(record) + 1] = bytes(len(record) - copied) + bytes((state,))
+            found = dead.recovered(bytes(data))
+            changed = {key for key, value in whole.items() if found.get(key) != value}
+            assert len(changed) == 1, f"record {number}, {copied} bytes of it copied"
 
 
 @pytest.mark.usefixtures("faults_allowed")

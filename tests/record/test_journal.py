@@ -186,9 +186,13 @@ def interrupting(journal: Journal, do: Callable[[], object]) -> Callable[[bytes]
     return append
 
 
-@pytest.fixture(params=["mapped", "written"])
+@pytest.fixture(params=["mapped", "written", "mapped, with a lock"])
 def place(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    monkeypatch.setattr(segments, "place_for", lambda _: request.param)
+    """Where the journal is, and how: in a Python that changes threads anywhere a lock is taken."""
+    where, _, lock = request.param.partition(", ")
+    monkeypatch.setattr(segments, "place_for", lambda _: where)
+    if lock:
+        monkeypatch.setattr(segments, "DIRECT", False)
     return str(request.param)
 
 

@@ -92,36 +92,29 @@ class Journal:
 
     # --- the calling thread ------------------------------------------------------------------------------------------
 
-    def append(self, record: bytes, payload: bytes = b"", parts: bytes = b"") -> bool:
-        """Copy a record into the journal.
+    def append(self, record: bytes) -> bool:
+        """Copy `record` into the journal.
 
         Args:
             record: as `clearstone.record.layout` makes them; not empty.
-            payload: what follows in the same record: putting thousands of bytes together first would copy them twice.
-            parts: what follows then.
 
         Returns:
             Whether it is there; False where the journal is full and it was dropped.
         """
-        head = len(record)
-        middle = head + len(payload)
-        size, segment, fits = middle + len(parts), self.segment, False
+        size, segment, fits = len(record), self.segment, False
         try:
             # one statement without a call: nobody comes between its parts
             segment.at = after if (fits := (after := (at := segment.at) + (size + 8 & -4)) <= segment.direct) else at
             if fits:
-                start = at + 4
                 segment.lengths[at >> 2] = size
-                segment.data[start : start + head] = record
-                segment.data[start + head : start + middle] = payload
-                segment.data[start + middle : start + size] = parts
-                segment.data[start + size] = PUBLISHED
+                segment.data[at + 4 : at + 4 + size] = record
+                segment.data[at + 4 + size] = PUBLISHED
         except BaseException:  # a debugger's user who gives up
             if fits:
                 segment.give_up(at, size)
             raise
         if not fits:
-            return self._append_with_lock(record + payload + parts)
+            return self._append_with_lock(record)
         if self.parked:
             self.wake()
         return True

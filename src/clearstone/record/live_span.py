@@ -207,7 +207,7 @@ class LiveSpan(Identified):
         above, flags = (parent.number, parent.inherited) if parent is not None else (0, layout.TOP)
         head = start_head(site, flags) | layout.NOTHING << 8
         start = pack_start(head, self.number, above, self.trace, self.start_ns, 0)
-        self.tracer.journal.append(start, b"", parts + self._attribute_part())
+        self.tracer.journal.append(start + parts + self._attribute_part())
 
     def fail(self, error: BaseException) -> None:
         """Record that `error` ended the span. OpenTelemetry has no status for what was cancelled: the words say it."""
@@ -234,7 +234,7 @@ class LiveSpan(Identified):
             status = layout.STATUSES.index(self.status.code)
             head = layout.END_KIND | form << 8 | self._outcome_code() << 16 | status << 24
             end = pack_end(head, self.number, self.end_ns, len(data))
-            self.tracer.journal.append(end, data, self._end_parts())
+            self.tracer.journal.append(end + data + self._end_parts())
         except Exception as error:
             faults.report(f"recording the end of the span {self.name!r}", error)
 

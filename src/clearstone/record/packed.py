@@ -1,8 +1,8 @@
-"""How starts and ends are packed, those with few bytes of payload right into the journal.
+"""How starts and ends are packed, right into the journal.
 
-Idea: most arguments and results are small. One call in C then writes the length, the fields, the payload and the state,
-in this order, to a place in the segment that was reserved for it; putting bytes together and copying them would cost
-three. The first four fields are one number here, their head, which is the same for most calls of a site.
+Idea: one call in C writes the length, the fields, the payload and the state, in this order, to a place in the segment
+that was reserved for it; putting bytes together and copying them would cost three. The first four fields are one number
+here, their head, which is the same for most calls of a site.
 
 Invariant: what is packed is what `layout` reads (see `layout.START` and `layout.END`).
 """
@@ -17,9 +17,6 @@ from clearstone.record.layout import END_KIND, OUTCOMES, START_KIND, space
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-FEW = 128
-"""Bytes of a payload; fewer are packed in place."""
-
 START, END = Struct("<QQQ16sqI"), Struct("<IQqI")
 pack_start, pack_end = START.pack, END.pack
 """The beginning of a start takes its head, the span's number, that of the span above it (0 for none), the trace, the
@@ -28,18 +25,36 @@ time and the size of the payload that follows; that of an end its head, number, 
 RETURNED = END_KIND | OUTCOMES.index("returned") << 16
 """The head of the end of a call that returned; the form of what it returned belongs at bit 8."""
 
+MOST = 2000
+"""So many sizes are remembered; past it they are forgotten at once."""
+
 Packing = tuple["Callable[..., None]", int, int]
 """What packs a record, the record's length, and the room it takes."""
 
 
-def _by_size(head: Struct) -> tuple[Packing, ...]:
-    made = ((Struct(f"<I{head.format[1:]}{size}sB").pack_into, head.size + size) for size in range(FEW))
-    return tuple((pack, length, space(length)) for pack, length in made)
+class Packings(dict[int, Packing]):
+    """What packs records of one kind, by how many bytes follow their fields: a payload, and parts.
+
+    What packs takes the segment's bytes and a place in them, the record's length, the head, the rest of the fields, the
+    bytes that follow, and `layout.PUBLISHED`.
+
+    Args:
+        fields: the record's.
+    """
+
+    def __init__(self, fields: Struct) -> None:
+        super().__init__()
+        self._fields = fields
+
+    def __missing__(self, size: int) -> Packing:
+        length = self._fields.size + size
+        if len(self) >= MOST:
+            self.clear()
+        made = self[size] = Struct(f"<I{self._fields.format[1:]}{size}sB").pack_into, length, space(length)
+        return made
 
 
-STARTS, ENDS = _by_size(START), _by_size(END)
-"""By the size of the payload. What packs takes the segment's bytes and a place in them, the record's length, the head,
-the rest of the fields, the payload and `layout.PUBLISHED`."""
+STARTS, ENDS = Packings(START), Packings(END)
 
 
 def start_head(site: int, flags: int = 0) -> int:

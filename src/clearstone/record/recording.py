@@ -22,7 +22,7 @@ from clearstone.record import effects, faults, identity, layout
 from clearstone.record.identity import next_trace
 from clearstone.record.layout import PUBLISHED
 from clearstone.record.live_span import LiveSpan
-from clearstone.record.packed import ENDS, FEW, RETURNED, STARTS, pack_end, pack_start, start_head
+from clearstone.record.packed import ENDS, RETURNED, STARTS, pack_end, pack_start, start_head
 from clearstone.span import PICKLE
 from clearstone.store.base import SiteRow
 
@@ -55,6 +55,7 @@ class Recording:
     def __init__(self, tracer: Tracer) -> None:
         self._tracer = tracer
         self._journal = tracer.journal
+        self._limit = tracer.payload_limit
         self._uses = tracer.journal.sites.cache()
 
     def begin(  # noqa: C901, PLR0912, PLR0915 - the way of every call: a function called in it is a tenth of it
@@ -68,7 +69,11 @@ class Recording:
             try:
                 form, data = PICKLE, _dumps((args, kwargs), 5, buffer_callback=refuse_buffer)
                 size = len(data)
-                if use.hidden or (size > use.innocent_given and is_suspicious(use.given, data)):
+                if use.hidden or (
+                    size > use.innocent_given
+                    and not use.redactor.knows(use.given, data)
+                    and is_suspicious(use.given, data)
+                ):
                     form, data = encode_arguments(args, kwargs, use.given, use.hidden)
                     size = len(data)
             except Exception:
@@ -88,29 +93,31 @@ class Recording:
             else:
                 call.place_below(parent)
                 head, above = use.below | parent.inherited << 16, parent.number
-            parts, fits, journal = use.part, False, self._journal
+            if size > self._limit:
+                form, data = self._tracer.aside(form, data)
+                size = len(data)
+            if form:
+                head |= form << 8
+            parts = use.part
             if instance is not None or streams or use.prepares:
                 parts += call.prepare(instance, args, kwargs, streams)
+            all_of_it = data + parts if parts else data
+            journal, fits = self._journal, False
             call.start_ns = start_ns = time_ns()
-            if size < FEW and not parts:
-                segment = journal.segment
-                pack, length, room = STARTS[size]
-                try:  # as in `Journal.append`
-                    segment.at = after if (fits := (after := (at := segment.at) + room) <= segment.direct) else at
-                    if fits:
-                        if form:
-                            head |= form << 8
-                        pack(
-                            segment.data, at, length, head, number, above, call.trace, start_ns, size, data, PUBLISHED
-                        )  # fmt: skip
-                except BaseException:
-                    if fits:
-                        segment.give_up(at, length)
-                    raise
+            segment = journal.segment
+            pack, length, room = STARTS[len(all_of_it)]
+            try:  # as in `Journal.append`
+                segment.at = after if (fits := (after := (at := segment.at) + room) <= segment.direct) else at
+                if fits:
+                    pack(
+                        segment.data, at, length, head, number, above, call.trace, start_ns, size, all_of_it, PUBLISHED
+                    )  # fmt: skip
+            except BaseException:
+                if fits:
+                    segment.give_up(at, length)
+                raise
             if not fits:
-                form, data = self._tracer.fitting(form, data)
-                start = pack_start(head | form << 8, number, above, call.trace, start_ns, len(data))
-                journal.append(start, data, parts)
+                journal.append(pack_start(head, number, above, call.trace, start_ns, size) + all_of_it)
             elif journal.parked:
                 journal.wake()
             if streams:
@@ -236,7 +243,7 @@ class RecordedCall(LiveSpan):
             number = self._keep_chunk(at_ns, form, data)
             form, data = self.tracer.fitting(form, data)
             head = layout.CHUNK.pack(layout.CHUNK_KIND, form, 0, number, self.number, at_ns, len(data))
-            self.tracer.journal.append(head, data)
+            self.tracer.journal.append(head + data)
         except Exception as error:
             faults.report(f"recording a chunk of {self.name}", error)
 
@@ -252,7 +259,7 @@ class RecordedCall(LiveSpan):
         self.chunk_count += 1
         return self.chunk_count - 1
 
-    def returned(self, value: Any) -> None:  # noqa: C901, PLR0912 - as `Recording.begin`
+    def returned(self, value: Any) -> None:  # noqa: C901, PLR0912, PLR0915 - as `Recording.begin`
         """Record the returned value and the end."""
         elapsed = perf_counter_ns() - self.started
         try:
@@ -262,8 +269,13 @@ class RecordedCall(LiveSpan):
                 else:
                     form, data = PICKLE, _dumps(value, 5, buffer_callback=refuse_buffer)
                 size = len(data)
-                if size > self.use.innocent_gave and is_suspicious(self.use.gave, data):
-                    form, data = encode(value, self.use.gave)
+                use = self.use
+                if (
+                    size > use.innocent_gave
+                    and not redact._active.knows(use.gave, data)
+                    and is_suspicious(use.gave, data)
+                ):
+                    form, data = encode(value, use.gave)
                     size = len(data)
             except Exception:
                 form, data = encode(value, self.use.gave)
@@ -271,23 +283,25 @@ class RecordedCall(LiveSpan):
             if self.watch is not None or self.entry is not None:
                 self._ending()
             if self.plain and not self.inherited:
-                number, end_ns, fits, journal = self.number, self.start_ns + elapsed, False, self.tracer.journal
+                number, end_ns, tracer = self.number, self.start_ns + elapsed, self.tracer
                 _live.pop(number, None)
-                if size < FEW:
-                    segment = journal.segment
-                    pack, length, room = ENDS[size]
-                    try:  # as in `Journal.append`
-                        segment.at = after if (fits := (after := (at := segment.at) + room) <= segment.direct) else at
-                        if fits:
-                            head = RETURNED | form << 8 if form else RETURNED
-                            pack(segment.data, at, length, head, number, end_ns, size, data, PUBLISHED)
-                    except BaseException:
-                        if fits:
-                            segment.give_up(at, length)
-                        raise
+                if size > tracer.payload_limit:
+                    form, data = tracer.aside(form, data)
+                    size = len(data)
+                head = RETURNED | form << 8 if form else RETURNED
+                journal, fits = tracer.journal, False
+                segment = journal.segment
+                pack, length, room = ENDS[size]
+                try:  # as in `Journal.append`
+                    segment.at = after if (fits := (after := (at := segment.at) + room) <= segment.direct) else at
+                    if fits:
+                        pack(segment.data, at, length, head, number, end_ns, size, data, PUBLISHED)
+                except BaseException:
+                    if fits:
+                        segment.give_up(at, length)
+                    raise
                 if not fits:
-                    form, data = self.tracer.fitting(form, data)
-                    journal.append(pack_end(RETURNED | form << 8, number, end_ns, len(data)), data)
+                    journal.append(pack_end(head, number, end_ns, size) + data)
                 elif journal.parked:
                     journal.wake()
                 self.end_ns, self.input = end_ns, None
