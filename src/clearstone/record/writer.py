@@ -36,8 +36,8 @@ if TYPE_CHECKING:
 
 MOST_BYTES = 4 << 20
 MOST_RECORDS = 4000
-LOOK_SECONDS = 0.05
-LOOKS_BEFORE_PARKING = 20
+LOOK_SECONDS = 0.2
+LOOKS_BEFORE_PARKING = 5
 FIRST_PAUSE, LONGEST_PAUSE = 0.05, 2.0
 LOOK_AGAIN_SECONDS = 0.5
 """A flush looks again after so long, in case the writer's word was missed: a signal handler may have come between."""
