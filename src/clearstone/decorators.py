@@ -21,9 +21,9 @@ from dataclasses import replace as with_changes
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
+from clearstone import drivers, run
 from clearstone.callables import Decoration, kind_of
 from clearstone.codec import payload
-from clearstone.drivers import driver
 from clearstone.errors import ConfigurationError
 from clearstone.proxies import BoundFunctionWrapper, FunctionWrapper
 from clearstone.sites import check_options, described, key_of, name_in, positional_names, span_name
@@ -61,7 +61,7 @@ class TracedFunction(FunctionWrapper):
     __bound_function_wrapper__ = BoundTracedFunction
 
     def __init__(self, wrapped: Any, site: Site, tracer: Tracer | None = None, *, shared: bool = False) -> None:
-        super().__init__(wrapped, driver(kind_of(wrapped), Decoration(site, tracer, shared)))
+        super().__init__(wrapped, drivers.driver(kind_of(wrapped), Decoration(site, tracer, shared)))
         self._self_site = site
         self._self_tracer = tracer
 
@@ -87,6 +87,24 @@ class TracedFunction(FunctionWrapper):
         """Pickle by value, for `clearstone.codec.pickler`: the wrapper first, then what it wraps."""
         begun = (self._self_site, kind_of(self.__wrapped__), type(self.__wrapped__).__name__)
         return _empty_wrapper, begun, self.__wrapped__, None, None, _fill_wrapper
+
+
+class BoundTracedCall(BoundTracedFunction):
+    """A decorated method that is no coroutine and no generator, bound to its object."""
+
+    __call__ = drivers.call
+
+
+class TracedCall(TracedFunction):
+    """A decorated callable that is no coroutine and no generator."""
+
+    __bound_function_wrapper__ = BoundTracedCall
+    __call__ = drivers.call
+
+
+def _wrapper(wrapped: Any, site: Site, tracer: Tracer | None = None, *, shared: bool = False) -> TracedFunction:
+    plain = kind_of(wrapped) == "function" and not run.is_disabled()
+    return (TracedCall if plain else TracedFunction)(wrapped, site, tracer, shared=shared)
 
 
 # --- the decorators --------------------------------------------------------------------------------------------------
@@ -195,14 +213,14 @@ def decorated(wrapped: Any, site: Site, tracer: Tracer | None, *, shared: bool =
         ConfigurationError: it is nothing that can be called.
     """
     if isinstance(wrapped, TracedFunction):
-        return TracedFunction(wrapped.__wrapped__, site, tracer or wrapped._self_tracer, shared=shared)
+        return _wrapper(wrapped.__wrapped__, site, tracer or wrapped._self_tracer, shared=shared)
     if isinstance(wrapped, property | functools.cached_property):
         raise ConfigurationError("a property is no call; put @property above @traced")
     if not callable(wrapped) and not isinstance(wrapped, _DESCRIPTORS):
         raise ConfigurationError(f"{wrapped!r} is not callable; decorate a function or a method")
     if isinstance(wrapped, type):
         raise ConfigurationError(f"{wrapped.__qualname__} is a class; decorate its methods, or use @checkpointable")
-    return TracedFunction(wrapped, site, tracer, shared=shared)
+    return _wrapper(wrapped, site, tracer, shared=shared)
 
 
 def _bounded(target: Any, key: str = "") -> Any:
@@ -308,10 +326,10 @@ class InheritedMethod:
     def __get__(self, instance: Any, cls: type | None = None) -> Any:
         of_class = isinstance(self._inherited, classmethod | staticmethod)
         if instance is None and not of_class:
-            return TracedFunction(self._inherited, self._site, self._tracer)
+            return _wrapper(self._inherited, self._site, self._tracer)
         bound = cls or type(instance) if of_class else instance
         owner = self._owner_in(bound if of_class else type(instance))
-        return TracedFunction(getattr(super(owner, bound), self._name), self._site, self._tracer)
+        return _wrapper(getattr(super(owner, bound), self._name), self._site, self._tracer)
 
     def _owner_in(self, cls: type) -> type:
         """The class this stands in: ``@dataclass(slots=True)`` puts another one in the place of the decorated one."""
@@ -325,7 +343,7 @@ def _empty_wrapper(site: Site, kind: str, binding: str) -> TracedFunction:
     """First half of loading a decorated function that was pickled with its code. Named by pickles."""
     placeholder = _PLACEHOLDERS[kind]
     around = {"classmethod": classmethod, "staticmethod": staticmethod}.get(binding)
-    return TracedFunction(around(placeholder) if around is not None else placeholder, site)
+    return _wrapper(around(placeholder) if around is not None else placeholder, site)
 
 
 def _fill_wrapper(wrapper: TracedFunction, wrapped: Any) -> None:
