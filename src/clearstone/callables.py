@@ -41,11 +41,13 @@ class Decoration:
         site: the site.
         tracer: the tracer it was given (None: see `run_for`).
         shared: whether the recorder may call it too, as it is nobody's own code: such calls are not recorded.
+        function: what is decorated, where that is a plain function and there already.
     """
 
     site: Site
     tracer: Tracer | None = None
     shared: bool = False
+    function: FunctionType | None = None
     of_method: bool = field(init=False)
     """Whether the site is a method, by its name: called without being bound, it may get its object as `self`."""
 
@@ -90,30 +92,6 @@ def default_run() -> runs.Run | None:
     """Return the default provider's Run; None where there is no such provider."""
     provider = default_provider()
     return provider.recording if provider is not None else None
-
-
-BY_INSTANCE = frozenset({"function", "instancemethod", "callable"})
-"""What wrapt calls the binding of a callable that is bound to the instance it is taken from."""
-
-
-def bound_to(wrapper: Any, wrapped: Any, args: tuple[Any, ...], of: Decoration) -> tuple[Any, tuple[Any, ...]]:
-    """Return the object that a call is bound to though its wrapper was not taken from one, and the other arguments.
-
-    Args:
-        wrapper: the decorated callable, bound or not.
-        wrapped: what it wraps.
-        args: what it is called with.
-        of: what its decorator knows.
-    """
-    instance, binding = None, wrapper._self_binding
-    if wrapper._self_parent is not None and binding in BY_INSTANCE:  # taken from the class
-        if args and isinstance(args[0], wrapper._self_owner):
-            return args[0], args[1:]
-    elif wrapper._self_parent is not None or binding in BY_INSTANCE or binding == "classmethod":
-        instance = getattr(wrapped, "__self__", None)
-    if instance is None and of.of_method and holds_its_object(wrapped, args):
-        return args[0], args[1:]
-    return instance, args
 
 
 def holds_its_object(wrapped: Any, args: Any) -> bool:

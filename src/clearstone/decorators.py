@@ -19,6 +19,7 @@ import sys
 import sysconfig
 from dataclasses import replace as with_changes
 from pathlib import Path
+from types import FunctionType
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from clearstone import drivers, run
@@ -56,12 +57,20 @@ class BoundTracedFunction(BoundFunctionWrapper):
 
 
 class TracedFunction(FunctionWrapper):
-    """A decorated callable: behaves as the undecorated one, and knows its site."""
+    """A decorated callable: behaves as the undecorated one, and knows its site.
+
+    Args:
+        wrapped: the callable.
+        site: its site.
+        tracer: where its calls are recorded.
+        shared: see `clearstone.callables.Decoration`.
+    """
 
     __bound_function_wrapper__ = BoundTracedFunction
 
     def __init__(self, wrapped: Any, site: Site, tracer: Tracer | None = None, *, shared: bool = False) -> None:
-        super().__init__(wrapped, drivers.driver(kind_of(wrapped), Decoration(site, tracer, shared)))
+        function = wrapped if type(wrapped) is FunctionType else None
+        super().__init__(wrapped, drivers.driver(kind_of(wrapped), Decoration(site, tracer, shared, function)))
         self._self_site = site
         self._self_tracer = tracer
 
@@ -89,22 +98,15 @@ class TracedFunction(FunctionWrapper):
         return _empty_wrapper, begun, self.__wrapped__, None, None, _fill_wrapper
 
 
-class BoundTracedCall(BoundTracedFunction):
-    """A decorated method that is no coroutine and no generator, bound to its object."""
-
-    __call__ = drivers.call
-
-
 class TracedCall(TracedFunction):
-    """A decorated callable that is no coroutine and no generator."""
+    """A decorated function that is no coroutine and no generator."""
 
-    __bound_function_wrapper__ = BoundTracedCall
     __call__ = drivers.call
 
 
 def _wrapper(wrapped: Any, site: Site, tracer: Tracer | None = None, *, shared: bool = False) -> TracedFunction:
-    plain = kind_of(wrapped) == "function" and not run.is_disabled()
-    return (TracedCall if plain else TracedFunction)(wrapped, site, tracer, shared=shared)
+    direct = type(wrapped) is FunctionType and kind_of(wrapped) == "function" and not run.is_disabled()
+    return (TracedCall if direct else TracedFunction)(wrapped, site, tracer, shared=shared)
 
 
 # --- the decorators --------------------------------------------------------------------------------------------------
@@ -343,7 +345,7 @@ def _empty_wrapper(site: Site, kind: str, binding: str) -> TracedFunction:
     """First half of loading a decorated function that was pickled with its code. Named by pickles."""
     placeholder = _PLACEHOLDERS[kind]
     around = {"classmethod": classmethod, "staticmethod": staticmethod}.get(binding)
-    return _wrapper(around(placeholder) if around is not None else placeholder, site)
+    return TracedFunction(around(placeholder) if around is not None else placeholder, site)
 
 
 def _fill_wrapper(wrapper: TracedFunction, wrapped: Any) -> None:

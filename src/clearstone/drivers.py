@@ -13,12 +13,13 @@ from __future__ import annotations
 import inspect
 import sys
 from functools import partial
-from types import CoroutineType, FunctionType
+from types import CoroutineType
 from typing import TYPE_CHECKING, Any
 
 from clearstone import generators, streams
 from clearstone import run as runs
-from clearstone.callables import BY_INSTANCE, begin, bound_to, default_run, is_recorders, made_of, named, run_for
+from clearstone.callables import begin, default_run, holds_its_object, is_recorders, made_of, named, run_for
+from clearstone.proxies import wrapped_of, wrapper_of
 from clearstone.run import SUSPENDED
 from clearstone.streams import PLAIN
 
@@ -31,8 +32,8 @@ A_YEAR = 365 * 86400.0
 """Longer than any timeout; a replay's clock gets there at once."""
 
 
-def driver(kind: Kind, decoration: Decoration) -> Any:
-    """Return the wrapper for a callable of that kind: as wrapt calls it, or for functions what `call` asks."""
+def driver(kind: Kind, decoration: Decoration) -> Callable[..., Any]:
+    """Return the wrapper, as wrapt calls it, for a callable of that kind."""
     return _pass if runs.is_disabled() else _DRIVERS[kind](decoration)
 
 
@@ -42,43 +43,39 @@ _override, _current = runs.override.get, runs.current_span.get
 _set_current, _reset_current = runs.current_span.set, runs.current_span.reset
 
 
-def call(self: Any, /, *args: Any, **kwargs: Any) -> Any:  # noqa: C901, PLR0912 - the way of every call
-    """Call a decorated function: the ``__call__`` of its wrapper, bound or not.
+def call(self: Any, /, *args: Any, **kwargs: Any) -> Any:  # noqa: C901 - the way of every call
+    """Call a decorated function that is bound to nothing: the ``__call__`` of its wrapper.
 
     In place of wrapt's own, which asks a function for its ``__self__`` at every call: it has none, and the error that
-    says so costs as much as all the rest.
+    says so costs as much as all the rest. Its steps are those of `_function`; to share them would take a frame more, in
+    time and in the user's tracebacks.
     """
-    of = self._self_wrapper
-    run = _override()  # from here on as `run_for`
-    if run is None:
-        if of.tracer is not None:
-            run = of.tracer.recording
-        else:
-            span = _current()
-            run = span.recording if span is not None else runs.usual or default_run()
-            if run is None:
-                return self.__wrapped__(*args, **kwargs)
-    elif run is SUSPENDED:
-        return self.__wrapped__(*args, **kwargs)
-    if of.shared and is_recorders(sys._getframe(1)):
-        return self.__wrapped__(*args, **kwargs)
-    wrapped, instance, given = self.__wrapped__, self._self_instance, args
-    if instance is None:
-        if of.of_method or type(wrapped) is not FunctionType:
-            instance, given = bound_to(self, wrapped, args, of)
-    elif self._self_binding not in BY_INSTANCE:
-        instance = getattr(wrapped, "__self__", None)
-    call = run.begin(of.site, instance, given, kwargs)
+    run = _override()
+    if run is SUSPENDED:
+        return wrapped_of(self)(*args, **kwargs)
+    of = wrapper_of(self).of
+    if run is None and of.tracer is not None:
+        run = of.tracer.recording
+    elif run is None:
+        span = _current()
+        run = span.recording if span is not None else runs.usual or default_run()
+    if run is None or (of.shared and is_recorders(sys._getframe(1))):
+        return wrapped_of(self)(*args, **kwargs)
+    function = of.function
+    if of.of_method and holds_its_object(function, args):
+        call = run.begin(of.site, args[0], args[1:], kwargs)
+    else:
+        call = run.begin(of.site, None, args, kwargs)
     if call.answer is not None:
         return _answered(call.answer)
-    token = _set_current(call) if call.is_span else None  # type: ignore[arg-type]  # here as `runs.enter`
+    token = _set_current(call) if call.is_span else None  # type: ignore[arg-type]  # as `runs.enter`
     try:
-        result = wrapped(*args, **kwargs)
+        result = function(*args, **kwargs)
     except BaseException as error:
         runs.leave(token, call)
         call.raised(error)
         raise
-    try:  # and as `runs.leave`
+    try:  # as `runs.leave`
         if token is not None:
             _reset_current(token)
     except ValueError:
@@ -90,7 +87,53 @@ def call(self: Any, /, *args: Any, **kwargs: Any) -> Any:  # noqa: C901, PLR0912
     if plain:
         call.returned(result)
         return result
-    return _returned(call, result, instance)
+    return _returned(call, result, None)
+
+
+def _function(of: Decoration) -> Callable[..., Any]:  # noqa: C901
+    """Return the wrapper, as wrapt calls it, for bound functions and all that is called like one."""
+    site, tracer, of_method, shared = of.site, of.tracer, of.of_method, of.shared
+
+    def call(wrapped: Any, instance: Any, args: Any, kwargs: Any) -> Any:  # noqa: C901
+        run = _override()
+        if run is SUSPENDED:
+            return wrapped(*args, **kwargs)
+        if run is None and tracer is not None:
+            run = tracer.recording
+        elif run is None:
+            span = _current()
+            run = span.recording if span is not None else runs.usual or default_run()
+        if run is None or (shared and is_recorders(sys._getframe(1))):
+            return wrapped(*args, **kwargs)
+        if of_method and instance is None and holds_its_object(wrapped, args):
+            call = run.begin(site, args[0], args[1:], kwargs)
+        else:
+            call = run.begin(site, instance, args, kwargs)
+        if call.answer is not None:
+            return _answered(call.answer)
+        token = _set_current(call) if call.is_span else None  # type: ignore[arg-type]
+        try:
+            result = wrapped(*args, **kwargs)
+        except BaseException as error:
+            runs.leave(token, call)
+            call.raised(error)
+            raise
+        try:
+            if token is not None:
+                _reset_current(token)
+        except ValueError:
+            runs.left_elsewhere(call)
+        try:
+            plain = type(result) in PLAIN
+        except Exception:
+            plain = False
+        if plain:
+            call.returned(result)
+            return result
+        return _returned(call, result, instance)
+
+    call.of = of  # type: ignore[attr-defined]  # for the other `call`
+    return call
 
 
 def _pass(wrapped: Any, _: Any, args: Any, kwargs: Any) -> Any:
@@ -207,7 +250,7 @@ async def _follow(call: runs.OpenCall, start: Callable[[], Coroutine[Any, Any, A
 
 
 _DRIVERS = {
-    "function": lambda decoration: decoration,  # its wrapper's call is `call`
+    "function": _function,
     "coroutine": _coroutine,
     "generator": generators.generator,
     "async generator": generators.async_generator,

@@ -7,6 +7,8 @@ not give at run time.
 
 from __future__ import annotations
 
+import operator
+from types import GetSetDescriptorType
 from typing import TYPE_CHECKING, Any
 
 import wrapt
@@ -19,6 +21,17 @@ if TYPE_CHECKING:
     BoundFunctionWrapper = wrapt.BoundFunctionWrapper[Any, Any]
 else:
     FunctionWrapper, BoundFunctionWrapper = wrapt.FunctionWrapper, wrapt.BoundFunctionWrapper
+
+
+def _getter(name: str) -> Callable[[Any], Any]:
+    """Return what reads an attribute of a wrapper's own: a lookup through the proxy takes twice the time."""
+    for cls in wrapt.FunctionWrapper.__mro__:
+        if isinstance(vars(cls).get(name), GetSetDescriptorType):
+            return vars(cls)[name].__get__  # type: ignore[no-any-return]
+    return operator.attrgetter(name)  # wrapt without its extension in C
+
+
+wrapper_of, wrapped_of = _getter("_self_wrapper"), _getter("__wrapped__")
 
 
 def when_imported(module: str, do: Callable[[ModuleType], None]) -> None:
