@@ -81,7 +81,7 @@ def test_a_journal_cut_off_at_every_byte_of_its_last_records_keeps_the_ones_befo
     assert len(whole) == 12
     assert sum(interrupted for _, interrupted, *_ in whole.values()) == 1
     used = len(dead.data) - 64
-    start = used - used % 4 - sum(layout.space(len(record)) for record in dead.records[-2:])
+    start = used + -used % 4 - sum(layout.space(len(record)) for record in dead.records[-2:])
     for end in range(start, used):
         found = dead.recovered(dead.data[:end])
         assert len(found) in {11, 12}, end
