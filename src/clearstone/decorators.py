@@ -69,8 +69,7 @@ class TracedFunction(FunctionWrapper):
     __bound_function_wrapper__ = BoundTracedFunction
 
     def __init__(self, wrapped: Any, site: Site, tracer: Tracer | None = None, *, shared: bool = False) -> None:
-        function = wrapped if type(wrapped) is FunctionType else None
-        super().__init__(wrapped, drivers.driver(kind_of(wrapped), Decoration(site, tracer, shared, function)))
+        super().__init__(wrapped, drivers.driver(kind_of(wrapped), Decoration(site, tracer, shared)))
         self._self_site = site
         self._self_tracer = tracer
 

@@ -50,9 +50,9 @@ def call(self: Any, /, *args: Any, **kwargs: Any) -> Any:  # noqa: C901 - the wa
     says so costs as much as all the rest. Its steps are those of `_function`; to share them would take a frame more, in
     time and in the user's tracebacks.
     """
-    run = _override()
+    run, wrapped = _override(), wrapped_of(self)
     if run is SUSPENDED:
-        return wrapped_of(self)(*args, **kwargs)
+        return wrapped(*args, **kwargs)
     of = wrapper_of(self).of
     if run is None and of.tracer is not None:
         run = of.tracer.recording
@@ -60,9 +60,8 @@ def call(self: Any, /, *args: Any, **kwargs: Any) -> Any:  # noqa: C901 - the wa
         span = _current()
         run = span.recording if span is not None else runs.usual or default_run()
     if run is None or (of.shared and is_recorders(sys._getframe(1))):
-        return wrapped_of(self)(*args, **kwargs)
-    function = of.function
-    if of.of_method and holds_its_object(function, args):
+        return wrapped(*args, **kwargs)
+    if of.of_method and holds_its_object(wrapped, args):
         call = run.begin(of.site, args[0], args[1:], kwargs)
     else:
         call = run.begin(of.site, None, args, kwargs)
@@ -70,7 +69,7 @@ def call(self: Any, /, *args: Any, **kwargs: Any) -> Any:  # noqa: C901 - the wa
         return _answered(call.answer)
     token = _set_current(call) if call.is_span else None  # type: ignore[arg-type]  # as `runs.enter`
     try:
-        result = function(*args, **kwargs)
+        result = wrapped(*args, **kwargs)
     except BaseException as error:
         runs.leave(token, call)
         call.raised(error)

@@ -40,7 +40,6 @@ PLAIN: frozenset[type] = frozenset({
 })  # fmt: skip
 """Types that are never a stream: one look-up spares most results the question."""
 
-
 _ITERATORS = frozenset({"iterator", "async iterator"})
 
 _values: set[weakref.ref[type]] = set()
@@ -184,12 +183,10 @@ def _within(name: str, *, ends: bool) -> Callable[..., Any]:
         try:
             result = method(*args)
         except BaseException as error:
-            if token is not None:
-                runs.leave(token, reading.call)
+            runs.leave(token, reading.call)
             reading.raised(error)
             raise
-        if token is not None:
-            runs.leave(token, reading.call)
+        runs.leave(token, reading.call)
         if inspect.isawaitable(result):
             return _awaited(self, result, ends=ends)
         return _finished(self, result, ends=ends)
@@ -203,12 +200,10 @@ async def _awaited(proxy: Any, result: Any, *, ends: bool) -> Any:
     try:
         result = await result
     except BaseException as error:
-        if token is not None:
-            runs.leave(token, reading.call)
+        runs.leave(token, reading.call)
         reading.raised(error)
         raise
-    if token is not None:
-        runs.leave(token, reading.call)
+    runs.leave(token, reading.call)
     return _finished(proxy, result, ends=ends)
 
 

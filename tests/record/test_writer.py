@@ -203,3 +203,20 @@ def test_a_blocked_call_does_not_wait_for_a_writer_that_is_closed(capsys: pytest
     assert "the journal is full" in capsys.readouterr().err
     provider._store.before = lambda _: None  # type: ignore[attr-defined]
     assert provider.shutdown()
+
+
+def test_nobody_turns_in_circles_for_a_record_that_is_being_copied() -> None:
+    store = Store()
+    provider, step = recorder(store)
+    step(1)
+    assert provider.flush(20)
+    segment = provider.journal.segment
+    kept = segment.at
+    segment.at += 32  # as a thread does that a tracer stopped between keeping a place and filling it
+    step(2)
+    assert not provider.flush(0.3)
+    assert not provider._writer._store_the_rest()
+    assert count(store) == 1
+    segment.give_up(kept, 24)
+    assert provider.shutdown(20)
+    assert count(store) == 2

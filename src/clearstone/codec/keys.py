@@ -46,7 +46,7 @@ class Key:
     def __init__(self, secret: bytes) -> None:
         self.secret = secret
         purpose = b"payload" if secret else b"unsigned"
-        self.begun: list[Callable[[], hashlib.blake2b]] = [
+        self._begun: list[Callable[[], hashlib.blake2b]] = [
             self._after(form, purpose).copy for form in range(256)
         ]  # the form is hashed first: a stand-in must not pass for a pickle
 
@@ -62,7 +62,7 @@ class Key:
             form: its form byte (see `clearstone.span.CODEC_MASK`).
             data: its bytes.
         """
-        digest = self.begun[form]()
+        digest = self._begun[form]()
         if len(data) <= UNDER_GIL:
             digest.update(data)
         else:

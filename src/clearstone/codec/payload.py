@@ -80,12 +80,13 @@ def refuse_buffer(_: pickle.PickleBuffer) -> None:
 def is_suspicious(kin: Hashable, data: bytes) -> bool:
     """Whether a pickle must not be recorded as it is: it names something of `__main__`, or holds secrets.
 
+    Of one that `clearstone.codec.redact.Redactor.knows` that is answered already.
+
     Args:
         kin: what it is of (see `clearstone.codec.redact.Redactor.payload`).
         data: the pickle.
     """
-    redactor = redact.active()
-    return not redactor.knows(kin, data) and (names_main(data) or redactor.payload(kin, data) is not None)
+    return names_main(data) or redact.active().payload(kin, data) is not None
 
 
 def names_main(data: bytes) -> bool:

@@ -85,7 +85,7 @@ class Journal:
         self._failed: OSError | None = None  # why the current segment could not be written
         self._serial = 0
         self._filled: tuple[Segment, ...] = ()  # those no more is appended to, the oldest first
-        self.segment = _nowhere()
+        self.segment = segments.in_memory(0)  # without room: the first append makes one
         self._before = 0  # bytes appended to the segments before it
         self._read = 0  # up to where the oldest segment is stored
         self.stored = 0  # bytes stored in all
@@ -260,7 +260,7 @@ class Journal:
             segment.direct = direct
             return False
         self._before += segment.at - segment.begin
-        self.segment, self._read = _nowhere(), 0
+        self.segment, self._read = segments.in_memory(0), 0
         self._supply.let_go(segment)
         return True
 
@@ -395,8 +395,3 @@ class Journal:
         """Leave the parent's segments and lock to the parent."""
         self._supply.forget()
         self._reset()
-
-
-def _nowhere() -> Segment:
-    """Return a segment without room: the first append makes one."""
-    return segments.in_memory(0)

@@ -37,7 +37,6 @@ POPULATE_WRITE = 23
 
 ZEROS = bytes(1 << 20)
 
-
 DIRECT = (
     sys.implementation.name == "cpython"
     and getattr(sys, "_is_gil_enabled", lambda: True)()

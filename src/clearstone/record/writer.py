@@ -322,7 +322,7 @@ class Writer:
             continue
 
     def _try_batch(self) -> bool:
-        """Store the oldest records; False where the store does not take them now."""
+        """Store the oldest records; False where the store does not take them now, or the oldest is not there yet."""
         lock = self._one_at_a_time
         with lock:
             if self._storing:  # further up in this thread: it goes on when the handler that called this returns
@@ -336,6 +336,7 @@ class Writer:
                     return False
                 self._problem = None
                 self.journal.advance(size)
+                stored = size > 0 or self.journal.stored >= self.journal.appended  # else the next is being copied
             except Exception as error:  # a store of the user's may raise anything: tried again like any other
                 self._problem = error
                 faults.report("storing spans", error, "will be tried again; they wait in the journal")
@@ -344,7 +345,7 @@ class Writer:
                 self._storing = False
         with self._progress:
             self._progress.notify_all()
-        return True
+        return stored
 
     # --- fork --------------------------------------------------------------------------------------------------------
 

@@ -66,7 +66,6 @@ class Columns:
 
     def __init__(self, key: Key, folder: Path, ids: dict[RawPayload, int]) -> None:
         self._key = key
-        self._begun = key.begun
         self._folder = folder
         self._ids = ids
 
@@ -77,11 +76,8 @@ class Columns:
         form, data = raw
         if len(data) > INLINE:
             return self._ids[raw]
-        if form & BLOB:
-            return blobs.name(self._key, form, self._folder, data) + FORMS[form] + data
-        digest = self._begun[form]()  # here as `Key.name`
-        digest.update(data)
-        return digest.digest() + FORMS[form] + data
+        name = blobs.name(self._key, form, self._folder, data) if form & BLOB else self._key.name(form, data)
+        return name + FORMS[form] + data
 
 
 class PayloadWriter:

@@ -166,16 +166,9 @@ class SQLiteTraceStore:
 def _large(batch: Batch) -> Iterator[tuple[Any, RawPayload]]:
     """Yield each payload that needs a row with the place it came from, which says what it may resemble."""
     for row in batch.spans:
-        *_, given, gave, error, effects = row
-        if (
-            (given is not None and len(given.data) > INLINE)
-            or (gave is not None and len(gave.data) > INLINE)
-            or error
-            or effects
-        ):
-            for place, raw in enumerate((given, gave, error, effects)):
-                if raw is not None and len(raw.data) > INLINE:
-                    yield (batch.sites[row.site], place), raw
+        for place, raw in enumerate((row.input, row.output, row.error, row.effects)):
+            if raw is not None and len(raw.data) > INLINE:
+                yield (batch.sites[row.site], place), raw
     for end in batch.ends:
         for place, raw in enumerate(end[12:]):
             if raw is not None and len(raw.data) > INLINE:
