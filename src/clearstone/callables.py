@@ -41,11 +41,13 @@ class Decoration:
         site: the site.
         tracer: the tracer it was given (None: see `run_for`).
         shared: whether the recorder may call it too, as it is nobody's own code: such calls are not recorded.
+        function: what is decorated, where that is a plain function.
     """
 
     site: Site
     tracer: Tracer | None = None
     shared: bool = False
+    function: FunctionType | None = None
     of_method: bool = field(init=False)
     """Whether the site is a method, by its name: called without being bound, it may get its object as `self`."""
 

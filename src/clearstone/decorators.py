@@ -69,7 +69,8 @@ class TracedFunction(FunctionWrapper):
     __bound_function_wrapper__ = BoundTracedFunction
 
     def __init__(self, wrapped: Any, site: Site, tracer: Tracer | None = None, *, shared: bool = False) -> None:
-        super().__init__(wrapped, drivers.driver(kind_of(wrapped), Decoration(site, tracer, shared)))
+        function = wrapped if type(wrapped) is FunctionType else None
+        super().__init__(wrapped, drivers.driver(kind_of(wrapped), Decoration(site, tracer, shared, function)))
         self._self_site = site
         self._self_tracer = tracer
 

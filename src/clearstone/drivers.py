@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from clearstone import generators, streams
 from clearstone import run as runs
 from clearstone.callables import begin, default_run, holds_its_object, is_recorders, made_of, named, run_for
-from clearstone.proxies import wrapped_of, wrapper_of
+from clearstone.proxies import wrapper_of
 from clearstone.run import SUSPENDED
 from clearstone.streams import PLAIN
 
@@ -50,10 +50,10 @@ def call(self: Any, /, *args: Any, **kwargs: Any) -> Any:  # noqa: C901 - the wa
     says so costs as much as all the rest. Its steps are those of `_function`; to share them would take a frame more, in
     time and in the user's tracebacks.
     """
-    run, wrapped = _override(), wrapped_of(self)
+    of, run = wrapper_of(self).of, _override()
+    wrapped = of.function
     if run is SUSPENDED:
         return wrapped(*args, **kwargs)
-    of = wrapper_of(self).of
     if run is None and of.tracer is not None:
         run = of.tracer.recording
     elif run is None:

@@ -31,7 +31,7 @@ def _getter(name: str) -> Callable[[Any], Any]:
     return operator.attrgetter(name)  # wrapt without its extension in C
 
 
-wrapper_of, wrapped_of = _getter("_self_wrapper"), _getter("__wrapped__")
+wrapper_of = _getter("_self_wrapper")
 
 
 def when_imported(module: str, do: Callable[[ModuleType], None]) -> None:

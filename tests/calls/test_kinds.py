@@ -19,6 +19,7 @@ import pydantic
 import pytest
 
 from clearstone import traced
+from clearstone.run import suspended
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
@@ -509,3 +510,15 @@ def test_a_decorated_coroutine_function_may_be_made_of_a_marked_one(recorded: Re
     inspect.markcoroutinefunction(marked)
     assert asyncio.run(traced(name="marked")(marked)(2)) == 2
     assert recorded.one("marked").value == 2
+
+
+def test_a_function_is_called_as_it_was_decorated_whatever_is_said_about_it_later(recorded: Recorded) -> None:
+    @traced(name="one")
+    def one() -> int:
+        return 1
+
+    functools.update_wrapper(one, lambda: 2)  # sets __wrapped__, which of an undecorated function changes no call
+    with suspended():
+        assert one() == 1
+    assert one() == 1
+    assert [call.name for call in recorded.calls()] == ["one"]
