@@ -152,6 +152,15 @@ def test_names_and_results_that_are_remembered_are_bounded() -> None:
         assert 0 < len(remembered) <= 4096
 
 
+def test_what_only_looks_like_a_text_in_an_image_is_not_remembered_as_one() -> None:
+    redactor = Redactor(Rules())
+    no_clue = bytes(byte if byte < 32 else 128 | byte for byte in range(256))
+    image = random.Random(0).randbytes(100_000).translate(no_clue)  # but places that look like a short text
+    assert redactor.payload("kin", pickle.dumps([image, "caption"], 5)) is None
+    assert b"\x07caption" in redactor._innocent
+    assert len(redactor._innocent) < 10
+
+
 def test_the_same_secret_is_written_anew_once() -> None:
     redactor = Redactor(Rules())
     first = redactor.payload("a", pickled(said(TOKEN)))

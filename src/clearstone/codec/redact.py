@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 from clearstone import notice
 from clearstone.codec.labels import without_labelled
 from clearstone.codec.scanned import Doubtful, Naming, Scanned
-from clearstone.codec.secrets import MARKER, ON_THE_WAY, Names, has_clue, letters, redacted
+from clearstone.codec.secrets import LONGEST_NAME, MARKER, ON_THE_WAY, Names, has_clue, letters, redacted
 from clearstone.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -153,14 +153,18 @@ class Redactor:
         at = find(_SHORT_TEXT)
         while 0 <= at < last:
             at += 1
-            text = data[at : at + 1 + data[at]]
-            if text not in innocent and self._is_name_of_secret(text):
+            size = data[at]
+            if size <= LONGEST_NAME and (text := data[at : at + 1 + size]) not in innocent and self._is_secret(text):
                 return True
             at = find(_SHORT_TEXT, at)
         return False
 
-    def _is_name_of_secret(self, text: bytes) -> bool:
-        if self._names.is_secret(_decoded(text[1:])):
+    def _is_secret(self, text: bytes) -> bool:
+        try:
+            name = text[1:].decode("utf-8", "surrogatepass")
+        except UnicodeDecodeError:  # not where a text begins: an image has thousands of such places
+            return False
+        if self._names.is_secret(name):
             return True
         if len(self._innocent) >= _MOST_REMEMBERED:
             self._innocent = set()
@@ -309,13 +313,6 @@ class Redactor:
         if not self._told:
             self._told = True
             notice.say(sentence)
-
-
-def _decoded(text: bytes) -> str:
-    try:
-        return text.decode("utf-8", "surrogatepass")
-    except UnicodeDecodeError:  # not where a text begins
-        return ""
 
 
 _active = Redactor(Rules())
