@@ -170,6 +170,25 @@ def test_what_is_dropped_is_said_once_and_in_the_report(capsys: pytest.CaptureFi
 
 
 @pytest.mark.usefixtures("faults_allowed")
+def test_records_without_room_do_not_hurry_a_writer_whose_store_fails(capsys: pytest.CaptureFixture[str]) -> None:
+    tries, down = [0], [True]
+
+    def fail(_: Batch) -> None:
+        tries[0] += 1
+        if down[0]:
+            raise StoreError("down")
+
+    provider, step = recorder(Store(fail), journal_limit=1 << 20)
+    for number in range(30_000):
+        step(number)
+    assert provider.journal.dropped > 10_000
+    assert tries[0] < 50, "as often as the pauses let it: twenty times in half a minute"
+    assert "the journal is full" in capsys.readouterr().err
+    down[0] = False
+    assert provider.shutdown(20)
+
+
+@pytest.mark.usefixtures("faults_allowed")
 def test_a_blocked_call_goes_on_when_the_store_comes_back_and_nothing_is_lost() -> None:
     down = threading.Event()
 
