@@ -241,6 +241,32 @@ def test_a_handler_that_raises_in_the_middle_of_an_append_leaves_no_half_record(
 
 
 @pytest.mark.usefixtures("place")
+def test_what_a_handler_put_beside_is_overtaken_by_nothing_and_is_on_disk_with_the_next_record(
+    journal: Journal,
+) -> None:
+    journal.append(b"first")
+    with journal._alone():  # as `keep_spare`, `advance` and `close` are when a handler comes
+        journal.append(b"second")
+    journal.append(b"third")
+    files = [record for path in segment_files(journal) for record in read_segment(path)]
+    assert files == drain(journal) == [b"first", b"second", b"third"]
+
+
+def test_a_place_in_a_segment_that_serves_again_cannot_be_given_up(journal: Journal) -> None:
+    journal.append(b"one")
+    old = journal.segment
+    while journal.segment is old:
+        journal.append(b"." * 1000)
+    drain(journal)
+    while journal.segment.size < old.size or old.data:
+        journal.append(b"." * 1000)
+        drain(journal)
+    before = [path.read_bytes() for path in segment_files(journal)]
+    assert old.give_up(old.begin, 3), "it came"
+    assert [path.read_bytes() for path in segment_files(journal)] == before
+
+
+@pytest.mark.usefixtures("place")
 def test_a_real_signal_handler_may_append_at_any_moment(journal: Journal) -> None:
     handled = [0]
 

@@ -172,6 +172,47 @@ def test_a_signal_handler_that_leaves_while_a_value_is_recorded_leaves_and_no_sp
         assert not run.open_spans()
 
 
+@pytest.mark.parametrize("packings", ["STARTS", "ENDS"])
+@pytest.mark.parametrize("first", ["", "flush", "shutdown"])
+def test_a_signal_handler_that_leaves_right_after_a_record_was_copied_leaves_and_the_record_stays(
+    provider: TracerProvider, tracer: Tracer, monkeypatch: pytest.MonkeyPatch, packings: str, first: str
+) -> None:
+    @traced(tracer=tracer, name="step")
+    def step(number: int) -> int:
+        return number
+
+    real = getattr(recording, packings)
+
+    class Left(dict[int, Any]):
+        def __missing__(self, size: int) -> Any:
+            pack, length, room = real[size]
+
+            def pack_and_leave(*fields: Any) -> None:
+                pack(*fields)
+                leave()
+
+            return pack_and_leave, length, room
+
+    def leave() -> None:  # as a handler does that runs where the copy returns
+        monkeypatch.undo()
+        step(2)
+        if first:
+            assert getattr(provider, first)(20)
+        step(3)
+        raise KeyboardInterrupt
+
+    step(0)
+    monkeypatch.setattr(recording, packings, Left())
+    with pytest.raises(KeyboardInterrupt):
+        step(1)
+    step(4)
+    spans = all_spans(provider)
+    assert [payload.load(span.input) for span in spans if span.input] == [((number,), {}) for number in range(5)]
+    assert not any(span.is_open for span in spans)
+    values = [payload.load(span.outcome.value) if span.outcome and span.outcome.value else None for span in spans]
+    assert values == [0, 1 if packings == "ENDS" else None, 2, 3, 4]
+
+
 def test_names_of_spans_events_and_attributes_hold_no_secrets(provider: TracerProvider, tracer: Tracer) -> None:
     with tracer.span("GET https://ann:hunter2@host/x") as span:
         span.add_event("POST https://ann:hunter2@host/y", {"https://ann:hunter2@host/z": 1})

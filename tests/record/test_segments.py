@@ -76,8 +76,10 @@ def test_a_segment_reads_what_was_written_and_nothing_after_it_is_cleared(segmen
     segment.put(40, b"a record")
     assert segment.read(100, 105) == b"bytes"
     assert segment.read(40, 56) == layout.framed(b"a record")
+    before, segment = segment, segment.renewed()
     segment.clear()
     assert segment.read(0, segment.size) == bytes(segment.size)
+    assert before.read(0, before.size) == b""
     assert segment.path is not None
     assert segment.inode == segment.path.stat().st_ino
     segment.remove()

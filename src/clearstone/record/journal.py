@@ -123,6 +123,7 @@ class Journal:
         """Append to a segment that wants it, or to the next one where this has no room."""
         with self._lock:
             if self._busy or self._late:
+                self.segment.direct = 0  # until it is appended: what comes later must not overtake it
                 self._late.append(record)
                 fits = True
             else:
@@ -147,7 +148,7 @@ class Journal:
             if fits:
                 segment.put(at, record)
         except BaseException as error:  # a pwrite that fails; a debugger's user who gives up
-            if fits and segment.direct:
+            if fits and segment.is_direct:
                 segment.give_up(at, size)
             elif fits:
                 segment.seal()  # what is there now must not pass for a record: the next is put elsewhere
@@ -168,6 +169,13 @@ class Journal:
                         continue
                     self._drop_record()
                 self._late.popleft()
+            if alone and lock is self._lock:
+                self._open_direct()
+
+    def _open_direct(self) -> None:
+        """Take records without the lock from here on, unless some are put beside: those come first."""
+        segment = self.segment
+        segment.direct = segment.room if segment.is_direct and not self._late else 0  # no call, as in `append`
 
     def _append_to_next(self, record: bytes) -> bool:
         """The current segment has no room for `record`."""
@@ -255,9 +263,9 @@ class Journal:
     def _let_go_of_current(self) -> bool:
         """At the limit: give up the current segment, if all of it is stored."""
         segment = self.segment
-        direct, segment.direct = segment.direct, 0  # from here on nothing is appended past the lock
+        segment.direct = 0  # from here on nothing is appended past the lock
         if not segment.size or self._filled or self._read < segment.at:
-            segment.direct = direct
+            self._open_direct()
             return False
         self._before += segment.at - segment.begin
         self.segment, self._read = segments.in_memory(0), 0
@@ -295,6 +303,7 @@ class Journal:
             self._read = segment.begin
         if segment is supply.spare:
             supply.spare = None
+        segment.direct = segment.room if segment.is_direct and not self._late else 0
         self.segment = segment
         self._serial += 1
         Journal.any_begun = True
@@ -331,12 +340,18 @@ class Journal:
             self._room.notify_all()
 
     def _recycle(self, segment: Segment) -> None:
-        if self._supply.is_reusable(segment):
-            segment.clear()
-            self._keep(segment)
-        else:
+        if not self._supply.is_reusable(segment):
             with self._alone():
                 self._supply.let_go(segment)
+            return
+        segment = segment.renewed()
+        try:
+            segment.clear()
+        except BaseException:
+            with self._alone():
+                self._supply.let_go(segment)
+            raise
+        self._keep(segment)
 
     def _keep(self, segment: Segment) -> None:
         """Have it as the spare, unless there is one, or the journal was closed meanwhile."""
@@ -371,9 +386,9 @@ class Journal:
         """Let go of segments that are stored, and of the folder; appending again begins anew."""
         with self._alone() as alone:
             segment = self.segment
-            direct, segment.direct = segment.direct, 0  # from here on nothing is appended past the lock
+            segment.direct = 0  # from here on nothing is appended past the lock
             if not alone or not segment.size or self.stored < self._before + segment.at - segment.begin:
-                segment.direct = direct
+                self._open_direct()
                 return  # what is not stored stays on disk for the next opener, whoever that is
             for each in self._filled:
                 self._supply.let_go(each)

@@ -62,6 +62,7 @@ class Recording:
         self, site: Site, instance: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any], streams: bool = False, /
     ) -> run.OpenCall:
         """Open a span for a call; never raises for the recorder's sake."""
+        begun = False
         try:
             use = self._uses.get(site.key)
             if use is None or use.site is not site or use.redactor is not redact._active:
@@ -113,13 +114,13 @@ class Recording:
                         segment.data, at, length, head, number, above, call.trace, start_ns, size, all_of_it, PUBLISHED
                     )  # fmt: skip
             except BaseException:
-                if fits:
-                    segment.give_up(at, length)
+                begun = fits and segment.give_up(at, length)
                 raise
             if not fits:
                 journal.append(pack_start(head, number, above, call.trace, start_ns, size) + all_of_it)
             elif journal.parked:
                 journal.wake()
+            begun = True
             if streams:
                 run.live_streams[number] = call
             else:
@@ -130,6 +131,10 @@ class Recording:
         except Exception as error:
             faults.report(f"recording a call of {site.key}", error)
             return run.PASSING
+        except BaseException:  # a signal handler of the user's that leaves: the call is not made
+            if begun:
+                call.end(0)
+            raise
         return call  # type: ignore[no-any-return]  # made without its class being called
 
     def _use(self, site: Site) -> SiteInUse:
@@ -299,6 +304,7 @@ class RecordedCall(LiveSpan):
                 except BaseException:
                     if fits:
                         segment.give_up(at, length)
+                    self.output = form, data  # for the end that comes now
                     raise
                 if not fits:
                     journal.append(pack_end(head, number, end_ns, size) + data)

@@ -54,6 +54,13 @@ class Segment:
         data: what slices are assigned to.
         path: its file, or None.
         inode: the file's number, which a copy of the file does not have.
+
+    Attributes:
+        begin: where the first record is.
+        at: where the next one goes.
+        room: up to where records are taken under the journal's lock.
+        direct: up to where they are taken without it.
+        is_direct: whether its kind takes any without it.
     """
 
     def __init__(self, size: int, data: Any, path: Path | None = None, inode: int = 0) -> None:
@@ -63,19 +70,20 @@ class Segment:
         self.inode = inode
         self.lengths = self._words()
         self.begin = self.at = self.room = self.direct = 0
+        self.is_direct = False
 
     def _words(self) -> Any:
         return memoryview(self.data).cast("I")
 
     def open(self, begin: int) -> None:
-        """Take records from now on.
+        """Take records from now on, under the journal's lock.
 
         Args:
             begin: where the first one goes.
         """
         self.begin = self.at = begin
         self.room = self.size
-        self.direct = self.size if DIRECT else 0
+        self.is_direct = DIRECT
 
     def seal(self) -> None:
         """Take no more records: `at` stays where it is."""
@@ -92,29 +100,51 @@ class Segment:
         self.data[at + 4 : at + 4 + size] = record
         self.data[at + 4 + size] = layout.PUBLISHED
 
-    def give_up(self, at: int, size: int) -> None:
-        """Say that no record comes at a place that was kept for one of `size` bytes."""
+    def give_up(self, at: int, size: int) -> bool:
+        """Say that no record comes at a place that was kept for one of `size` bytes, unless it has come.
+
+        Returns:
+            Whether it has: a signal handler that leaves can be run right after the copy. By then the record may be
+            stored, and these bytes serve others.
+        """
+        if not self.data or self.data[at + 4 + size]:
+            return True
         self.lengths[at >> 2] = size
         self.data[at + 4 + size] = layout.GIVEN_UP
+        return False
 
     def read(self, start: int, end: int) -> bytes:
         """Return the bytes from `start` up to `end`."""
         return bytes(self.data[start:end])
 
+    def renewed(self) -> Segment:
+        """Return a segment of the same bytes, to be cleared. This one has none from here on."""
+        return type(self)(self.size, self._let_go(), self.path, self.inode)
+
     def clear(self) -> None:
-        """Make every byte zero, the first ones first: a segment cleared by half has no header."""
+        """Make every byte zero, the first ones first: a segment cleared by half has no header.
+
+        Raises:
+            OSError: the file takes no more.
+        """
         for start in range(0, self.size, len(ZEROS)):
             self.data[start : min(start + len(ZEROS), self.size)] = ZEROS[: self.size - start]
 
     def close(self) -> None:
         """Let go of the memory and the file; what is in the file stays."""
+        data = self._let_go()
+        if isinstance(data, memoryview):
+            data.release()
+        elif data:
+            data.close()
+
+    def _let_go(self) -> Any:
         self.seal()
-        if self.lengths is not None:
-            self.lengths.release()
-        if isinstance(self.data, memoryview):
-            self.data.release()
-        else:
-            self.data.close()
+        data, lengths = self.data, self.lengths
+        self.data, self.lengths = b"", None
+        if lengths is not None:
+            lengths.release()
+        return data
 
     def remove(self) -> None:
         """Close it and delete its file."""
@@ -139,9 +169,9 @@ class WrittenSegment(Segment):
         return None
 
     def open(self, begin: int) -> None:
-        """Take records from now on, none of them directly."""
+        """Take records from now on, all of them under the lock."""
         super().open(begin)
-        self.direct = 0
+        self.is_direct = False
 
     def put(self, at: int, record: bytes) -> None:
         """Write a record to a place that is kept for it.
