@@ -28,7 +28,7 @@ from environments import HERE
 
 from clearstone.observability import SQLiteTraceStore, TracerProvider
 from clearstone.span import PICKLE
-from clearstone.store.base import Batch, ProcessRow, RawPayload, SiteRow, SpanRow
+from clearstone.store.batch import Batch, ProcessRow, RawPayload, SiteRow, SpanRow
 
 SIZES = (10_000, 30_000, 100_000, 300_000, 1_000_000)
 BATCH, TRACE = 2000, 100

@@ -5,7 +5,7 @@ from clearstone import checkpointable, traced
 
 from clearstone import _conflict
 from clearstone._version import __version__
-from clearstone.checkpoint.manager import checkpoints
+from clearstone.checkpoint.listing import checkpoints
 from clearstone.decorators import checkpointable, traced
 from clearstone.errors import ClearstoneError
 from clearstone.instrumentation import instrument, uninstrument

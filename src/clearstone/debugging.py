@@ -1,6 +1,7 @@
 """Checkpoints, replay and the debugger. Exports only."""
 
-from clearstone.checkpoint.manager import CheckpointInfo, CheckpointManager, checkpoints
+from clearstone.checkpoint.listing import checkpoints
+from clearstone.checkpoint.manager import CheckpointInfo, CheckpointManager
 from clearstone.checkpoint.model import Checkpoint
 from clearstone.debugger.session import ReplayEngine
 from clearstone.replay.determinism import DeterministicExecutionContext

@@ -15,9 +15,8 @@ from __future__ import annotations
 import inspect
 import re
 import threading
-from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from clearstone.decorators import InheritedMethod, decorated
 from clearstone.errors import ConfigurationError
@@ -38,8 +37,7 @@ _FORM = re.compile(f"({_NAME}):({_NAME})")
 _ABSENT: Any = object()
 
 
-@dataclass(frozen=True, slots=True)
-class _Options:
+class _Options(NamedTuple):
     """What `instrument` was told."""
 
     span_type: str | None
@@ -50,8 +48,7 @@ class _Options:
     tracer: Tracer | None
 
 
-@dataclass(frozen=True, slots=True)
-class _Installed:
+class _Installed(NamedTuple):
     """Where a wrapper stands, and what stood there."""
 
     owner: Any

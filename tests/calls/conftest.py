@@ -12,7 +12,7 @@ from clearstone.codec import payload
 from clearstone.record.provider import TracerProvider, configure
 
 if TYPE_CHECKING:
-    from clearstone.store.base import Batch, ChunkRow, EndRow, RawPayload, SpanRow
+    from clearstone.store.batch import Batch, ChunkRow, EndRow, RawPayload, SpanRow
 
 
 @dataclass

@@ -22,7 +22,7 @@ from clearstone.record import layout, segments
 from clearstone.record.journal import Journal
 from clearstone.record.site_numbers import MOST_SITES, NO_SITE
 from clearstone.record.supply import LARGEST, MEMORY_LIMIT, SMALLEST
-from clearstone.store.base import SiteRow
+from clearstone.store.batch import SiteRow
 
 
 def nothing() -> None:

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from clearstone.record import layout
-from clearstone.store.base import RawPayload, SiteRow
+from clearstone.store.batch import RawPayload, SiteRow
 
 NUMBERS = st.integers(0, 2**63 - 1)
 PAYLOADS = st.none() | st.builds(RawPayload, st.integers(0, 0x7F), st.binary(max_size=50))

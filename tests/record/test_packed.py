@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from clearstone.record import layout, packed
-from clearstone.store.base import RawPayload
+from clearstone.store.batch import RawPayload
 
 NUMBERS = st.integers(0, 2**63 - 1)
 SITES = st.integers(0, 2**32 - 1)

@@ -9,7 +9,7 @@ import pytest
 from clearstone import traced
 from clearstone.errors import StoreError, UnstorableSpanError
 from clearstone.observability import MemoryTraceStore, TracerProvider
-from clearstone.store.base import Batch
+from clearstone.store.batch import Batch
 
 
 class Store(MemoryTraceStore):

@@ -23,7 +23,7 @@ from clearstone.span import (
     StatusCode,
     Trace,
 )
-from clearstone.store.base import Batch, ChunkRow, EndRow, ProcessRow, RawPayload, SiteRow, SpanRow
+from clearstone.store.batch import Batch, ChunkRow, EndRow, ProcessRow, RawPayload, SiteRow, SpanRow
 from clearstone.store.rows import batch_of
 
 if TYPE_CHECKING:
@@ -350,7 +350,7 @@ def test_a_batch_applied_again_changes_nothing(store: TraceStore) -> None:
 
 def test_the_open_spans_of_a_dead_process_are_interrupted_and_no_others(store: TraceStore) -> None:
     store.apply(a_batch([a_start(1), a_start(2)], [an_end(1)]))
-    store.apply(replace(a_batch([a_start(3)]), process=ProcessRow("another", 2, "", "", 6)))
+    store.apply(a_batch([a_start(3)])._replace(process=ProcessRow("another", 2, "", "", 6)))
     assert (store.interrupt("token"), store.interrupt("token"), store.interrupt("nobody")) == (1, 0, 0)
     assert [span.interrupted for span in store.get_trace("0" * 32)] == [False, True, False]
     (summary,) = store.traces()

@@ -15,7 +15,7 @@ import pytest
 from clearstone.errors import StoreError
 from clearstone.span import BLOB, Payload, Span
 from clearstone.store import blobs, database, erasing
-from clearstone.store.base import Batch, ChunkRow, RawPayload
+from clearstone.store.batch import Batch, ChunkRow, RawPayload
 from clearstone.store.rows import batch_of
 from clearstone.store.sqlite import SQLiteTraceStore
 

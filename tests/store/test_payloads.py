@@ -18,7 +18,7 @@ from clearstone.codec.keys import machine_key
 from clearstone.errors import StoreError
 from clearstone.span import BLOB, Payload, Span
 from clearstone.store import blobs, payloads
-from clearstone.store.base import Batch, ProcessRow, RawPayload, SiteRow, SpanRow
+from clearstone.store.batch import Batch, ProcessRow, RawPayload, SiteRow, SpanRow
 from clearstone.store.rows import batch_of
 from clearstone.store.sqlite import SQLiteTraceStore
 

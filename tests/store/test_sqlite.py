@@ -12,7 +12,6 @@ import sys
 import tempfile
 import textwrap
 from contextlib import closing
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -209,7 +208,7 @@ def test_a_span_that_cannot_be_stored_is_refused_with_its_whole_batch(tmp_path: 
         for bad in ({"start_ns": 2**64}, {"attributes": {}}, {"status": None}, {"site": 7}):
             rows = [whole.spans[0], whole.spans[1]._replace(**bad)]
             with pytest.raises(UnstorableSpanError, match="cannot be stored"):
-                store.apply(replace(whole, spans=rows))
+                store.apply(whole._replace(spans=rows))
         assert store.traces() == []
         write(store, [a_span(GOOD)])
         assert len(store.get_trace(GOOD)) == 1

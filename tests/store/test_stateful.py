@@ -14,7 +14,8 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from clearstone.errors import TraceNotFoundError
 from clearstone.span import Span, StatusCode
-from clearstone.store.base import Batch, ChunkRow, EndRow, ProcessRow, RawPayload, SiteRow, SpanQuery, SpanRow
+from clearstone.store.base import SpanQuery
+from clearstone.store.batch import Batch, ChunkRow, EndRow, ProcessRow, RawPayload, SiteRow, SpanRow
 from clearstone.store.memory import MemoryTraceStore
 from clearstone.store.sqlite import SQLiteTraceStore
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import platform
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -54,6 +53,8 @@ class Environment:
 
 def current() -> Environment:
     """Describe this process."""
+    import platform  # when something failed: its expressions take a while to compile
+
     main = sys.modules.get("__main__")
     spec = getattr(main, "__spec__", None)
     return Environment(

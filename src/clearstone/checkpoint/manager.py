@@ -140,17 +140,6 @@ class CheckpointManager:
         return list_folder(self.checkpoint_dir)
 
 
-def checkpoints(folder: str | os.PathLike[str] | None = None) -> list[CheckpointInfo]:
-    """List checkpoints, newest first.
-
-    Args:
-        folder: where to look; None for the default home and ``.checkpoints``.
-    """
-    folders = [Path(folder)] if folder is not None else default_folders()
-    found = [info for each in folders for info in list_folder(each)]
-    return sorted(found, key=lambda info: info.created_ns, reverse=True)
-
-
 def default_folders() -> list[Path]:
     """Return where checkpoints are looked for: the default home, and ``.checkpoints`` in the working directory."""
     return [home.checkpoint_folder(), Path(".checkpoints")]

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from clearstone.codec import payload
 from clearstone.span import Chunk, Span, Trace
 from clearstone.store import rows
-from clearstone.store.base import SiteRow, SpanRow
+from clearstone.store.batch import SiteRow, SpanRow
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -71,13 +71,13 @@ def _forget(store: SQLiteTraceStore | None, trace_id: str, files: list[Path]) ->
 
 def _trace_id(store: SQLiteTraceStore | None, reference: str) -> str:
     """Return what `find` does; where the database has no such trace, the one whose checkpoints are left."""
-    from clearstone.checkpoint import manager
+    from clearstone.checkpoint.listing import checkpoints
     from clearstone.store.memory import MemoryTraceStore
 
     try:
         return (store or MemoryTraceStore()).find(reference)
     except TraceNotFoundError:
-        left = {info.trace_id for info in manager.checkpoints() if reference and info.trace_id.startswith(reference)}
+        left = {info.trace_id for info in checkpoints() if reference and info.trace_id.startswith(reference)}
         if len(left) != 1:
             raise
         return left.pop()

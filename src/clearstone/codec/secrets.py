@@ -56,10 +56,10 @@ _DESCRIBED = (
     "classification", "details?", "cost", "price",
 )  # fmt: skip
 
-INNOCENT = re.compile(
+INNOCENT = (
     rf"(?<![a-z0-9])(?:{'|'.join(_COUNTED)})_?tokens?(?![a-z])"  # max_tokens, eos_token, next_page_token
     rf"|(?<![a-z0-9])token_?(?:{'|'.join(_DESCRIBED)})(?![a-z])"  # token_count, token_ids
-    r"|(?<![a-z0-9])tokens(?![a-z])|tokeni[sz]|secretar|cookie_?(?:cutter|policy|consent|banner)",
+    r"|(?<![a-z0-9])tokens(?![a-z])|tokeni[sz]|secretar|cookie_?(?:cutter|policy|consent|banner)"
 )
 """Phrases cut out of a name (in small letters, its words joined by ``_``) before the ambiguous words are looked for."""
 
@@ -94,8 +94,14 @@ class Names:
             return True
         if not any(word in bare for word in AMBIGUOUS_WORDS):
             return False
-        left = INNOCENT.sub("|", words).replace("_", "")
+        left = _innocent().sub("|", words).replace("_", "")
         return any(word in left for word in AMBIGUOUS_WORDS) and not _is_text(left, above)
+
+
+@cache
+def _innocent() -> re.Pattern[str]:
+    """Compiled when the first ambiguous name is met."""
+    return re.compile(INNOCENT)
 
 
 def _is_text(name: str, above: Sequence[str]) -> bool:

@@ -16,13 +16,14 @@ from typing import TYPE_CHECKING, Any, cast
 from clearstone.errors import UnstorableSpanError
 from clearstone.record import faults, layout
 from clearstone.record.layout import END_KIND, NOTHING, START_KIND, TOP, Chunk, End, Start
-from clearstone.store.base import Batch, ChunkRow, EndRow, RawPayload, SiteRow, SpanRow
+from clearstone.store.batch import Batch, ChunkRow, EndRow, RawPayload, SiteRow, SpanRow
 from clearstone.store.rows import ended
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from clearstone.store.base import ProcessRow, TraceStore
+    from clearstone.store.base import TraceStore
+    from clearstone.store.batch import ProcessRow
 
 UNKNOWN_SITE = SiteRow("", "?", "", "run", "INTERNAL", "", "")
 """Where the definition of a site number is lost."""

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from clearstone.record.segments import Segment
-    from clearstone.store.base import ProcessRow
+    from clearstone.store.batch import ProcessRow
 
 OnFull = Literal["block", "drop-and-count"]
 

@@ -22,7 +22,7 @@ import sys
 from struct import Struct, error
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from clearstone.store.base import ProcessRow, RawPayload, SiteRow
+from clearstone.store.batch import ProcessRow, RawPayload, SiteRow
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable

@@ -25,7 +25,7 @@ from clearstone.record.ancestry import Identified, is_open_boundary, shorten
 from clearstone.record.attributes import kept
 from clearstone.record.packed import pack_end, pack_start, start_head
 from clearstone.span import Chunk, Event, Outcome, Span, SpanKind, Status, StatusCode, Trace, replay_mode
-from clearstone.store.base import SiteRow
+from clearstone.store.batch import SiteRow
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

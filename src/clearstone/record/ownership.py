@@ -30,7 +30,7 @@ from typing import TYPE_CHECKING
 
 from clearstone.codec.keys import machine_key
 from clearstone.record import layout, segments
-from clearstone.store.base import ProcessRow
+from clearstone.store.batch import ProcessRow
 
 try:
     import fcntl

@@ -22,21 +22,19 @@ from clearstone.record.ancestry import RemoteSpan
 from clearstone.record.flushed import Flushed
 from clearstone.record.inheritance import Inheritance, bequeath, follow
 from clearstone.record.journal import DEFAULT_LIMIT, Journal
-from clearstone.record.live_store import LiveStore
 from clearstone.record.recording import Recording
 from clearstone.record.recovery import journal_folder, recover
 from clearstone.record.tracer import Tracer
 from clearstone.record.writer import Writer
 from clearstone.span import Trace
 from clearstone.store import blobs
-from clearstone.store.memory import MemoryTraceStore
-from clearstone.store.sqlite import SQLiteTraceStore
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from clearstone.record.journal import OnFull
     from clearstone.store.base import TraceStore
+    from clearstone.store.sqlite import SQLiteTraceStore
 
 FLUSH_SECONDS = 10.0
 GLANCE_SECONDS = 1.0
@@ -72,10 +70,13 @@ class TracerProvider:
         on_full: OnFull = "drop-and-count",
         payload_limit: int = blobs.DEFAULT_LIMIT,
     ) -> None:
+        from clearstone.record.live_store import LiveStore  # reading: loaded with the first provider, like the store
+
         if on_full not in {"block", "drop-and-count"}:
             raise ConfigurationError(f"on_full={on_full!r} is neither 'block' nor 'drop-and-count'")
         self._store = store if store is not None else _open_store(db_path)
-        path = self._store.path if isinstance(self._store, SQLiteTraceStore) else None
+        self.database = path = _file_of(self._store)
+        """The SQLite file; None with a store of another kind."""
         self._journal_folder = journal_folder(path) if path is not None else None
         self.blobs = blobs.folder_of(path) if path is not None else None
         self.payload_limit = payload_limit
@@ -88,11 +89,6 @@ class TracerProvider:
         processes.carry_into_processes()
         if self._journal_folder is not None and self._journal_folder.exists():
             self._writer.wake()  # another process may have left something there
-
-    @property
-    def database(self) -> Path | None:
-        """The SQLite file; None with a store of another kind."""
-        return self._store.path if isinstance(self._store, SQLiteTraceStore) else None
 
     def ticket(self, trace: bytes, number: int) -> run.Ticket:
         """Return a picklable function that gives, in another process, the span `number` of `trace` to be below.
@@ -168,6 +164,8 @@ class TracerProvider:
         return trace.merged(self.open_part(trace_id))
 
     def _unstored(self, trace_id: str) -> Trace:
+        from clearstone.store.memory import MemoryTraceStore  # at a checkpoint; programs that only record need it not
+
         waiting = MemoryTraceStore(self.blobs)
         waiting.apply(self._writer.unstored())
         return _trace_or_nothing(waiting, trace_id)
@@ -331,7 +329,15 @@ def _set_home(folder: str | os.PathLike[str]) -> None:
     home.set_home(folder)
 
 
+def _file_of(store: TraceStore) -> Path | None:
+    from clearstone.store.sqlite import SQLiteTraceStore  # loaded with the first provider, not by `import clearstone`
+
+    return store.path if isinstance(store, SQLiteTraceStore) else None
+
+
 def _open_store(db_path: str | os.PathLike[str] | None) -> SQLiteTraceStore:
+    from clearstone.store.sqlite import SQLiteTraceStore
+
     if db_path is None:
         try:
             home.ensure_home()

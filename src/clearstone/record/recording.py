@@ -14,7 +14,6 @@ from time import perf_counter_ns, time_ns
 from typing import TYPE_CHECKING, Any
 
 from clearstone import run
-from clearstone.checkpoint import policy
 from clearstone.codec import redact
 from clearstone.codec.arguments import encode_arguments
 from clearstone.codec.payload import encode, is_suspicious, refuse_buffer
@@ -24,7 +23,7 @@ from clearstone.record.layout import PUBLISHED
 from clearstone.record.live_span import LiveSpan
 from clearstone.record.packed import ENDS, RETURNED, STARTS, pack_end, pack_start, start_head
 from clearstone.span import PICKLE
-from clearstone.store.base import SiteRow
+from clearstone.store.batch import SiteRow
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -127,6 +126,8 @@ class Recording:
                 _live[number] = call
             call.started = perf_counter_ns()
             if call.entry is not None:
+                from clearstone.checkpoint import policy  # with the first boundary: most programs have none
+
                 call.entry = policy.at_entry(site, instance, start_ns)  # part of the call: what it calls starts later
         except Exception as error:
             faults.report(f"recording a call of {site.key}", error)
@@ -329,8 +330,11 @@ class RecordedCall(LiveSpan):
             self._ending()
             self.fail(error)
             self.end(elapsed)
-            if entry is not None and policy.counts(error):
-                policy.at_failure(entry, self.snapshot(), self.trace_so_far(), error)
+            if entry is not None:
+                from clearstone.checkpoint import policy
+
+                if policy.counts(error):
+                    policy.at_failure(entry, self.snapshot(), self.trace_so_far(), error)
         except Exception as fault:
             faults.report(f"recording the failure of {self.name}", fault)
         finally:

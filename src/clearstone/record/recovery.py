@@ -16,8 +16,7 @@ import contextlib
 import json
 import os
 import stat
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from clearstone.codec import payload
 from clearstone.errors import StoreError
@@ -25,7 +24,7 @@ from clearstone.record import faults, layout, ownership
 from clearstone.record.batches import NOT_FAILED, Assembler, store_records
 from clearstone.span import BLOB, CODEC_MASK, CODECS, SpanKind
 from clearstone.store import blobs
-from clearstone.store.base import ProcessRow, RawPayload, SiteRow
+from clearstone.store.batch import ProcessRow, RawPayload, SiteRow
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -37,8 +36,7 @@ MOST_RECORDS = 2000
 HEAD_SIZE = 4096
 
 
-@dataclass(frozen=True, slots=True)
-class _Found:
+class _Found(NamedTuple):
     """A segment's file."""
 
     path: Path

@@ -14,7 +14,7 @@ from clearstone.record import layout
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from clearstone.store.base import SiteRow
+    from clearstone.store.batch import SiteRow
 
 MOST_SITES = 4000
 """Beyond so many sites a start names its site itself: span names made at run time must not fill every header."""

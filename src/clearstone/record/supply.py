@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from clearstone.record.segments import Segment
-    from clearstone.store.base import ProcessRow
+    from clearstone.store.batch import ProcessRow
 
 SMALLEST, LARGEST = 1 << 20, 16 << 20
 MEMORY_LIMIT = 64 << 20

@@ -32,7 +32,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from clearstone.record.journal import OnFull
-    from clearstone.store.base import Batch, TraceStore
+    from clearstone.store.base import TraceStore
+    from clearstone.store.batch import Batch
 
 MOST_BYTES = 4 << 20
 MOST_RECORDS = 4000

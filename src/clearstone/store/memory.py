@@ -10,7 +10,7 @@ from clearstone.codec.keys import machine_key, nobodys
 from clearstone.errors import TraceNotFoundError
 from clearstone.span import BLOB, Chunk, StatusCode, Trace
 from clearstone.store import blobs, texts
-from clearstone.store.base import EVERY_SPAN, ChunkRow, Collected, Erased, TraceSummary, chosen
+from clearstone.store.base import EVERY_SPAN, Collected, Erased, TraceSummary, chosen
 from clearstone.store.rows import Payloads, bare_span_of, ended, ended_by, span_of
 
 if TYPE_CHECKING:
@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from clearstone.span import Payload, Span
-    from clearstone.store.base import Batch, RawPayload, SiteRow, SpanQuery, SpanRow
+    from clearstone.store.base import SpanQuery
+    from clearstone.store.batch import Batch, ChunkRow, RawPayload, SiteRow, SpanRow
     from clearstone.store.texts import Term
 
 

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from clearstone.codec.keys import Key
-    from clearstone.store.base import RawPayload
+    from clearstone.store.batch import RawPayload
     from clearstone.store.database import Database
 
 INLINE = 256

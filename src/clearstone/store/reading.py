@@ -13,7 +13,8 @@ from clearstone.codec import payload
 from clearstone.errors import StoreError
 from clearstone.span import Chunk, Status, StatusCode
 from clearstone.store import rows, schema, texts
-from clearstone.store.base import MOST_LISTED, SiteRow, SpanRow, TraceSummary, chosen
+from clearstone.store.base import MOST_LISTED, TraceSummary, chosen
+from clearstone.store.batch import SiteRow, SpanRow
 
 if TYPE_CHECKING:
     import sqlite3

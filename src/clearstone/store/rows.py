@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from clearstone.codec import payload
 from clearstone.codec.payload import safe_repr
 from clearstone.span import Chunk, Event, Failure, Outcome, Payload, Span, SpanKind, Status, StatusCode
-from clearstone.store.base import Batch, ChunkRow, ProcessRow, RawPayload, SiteRow, SpanRow
+from clearstone.store.batch import Batch, ChunkRow, ProcessRow, RawPayload, SiteRow, SpanRow
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from clearstone.store.base import EndRow
+    from clearstone.store.batch import EndRow
 
 NO_PROCESS = ProcessRow("", 0, "", "", 0)
 ID_BITS = 64

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from clearstone.store.base import ChunkRow, EndRow, SiteRow, SpanRow
+from clearstone.store.batch import ChunkRow, EndRow, SiteRow, SpanRow
 
 APPLICATION_ID = 0x434C5354
 """``CLST`` in ASCII: what makes a SQLite file a Clearstone trace database."""

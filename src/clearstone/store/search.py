@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
     from pathlib import Path
 
-    from clearstone.store.base import Batch
+    from clearstone.store.batch import Batch
     from clearstone.store.database import Database
     from clearstone.store.reading import Hits
     from clearstone.store.texts import Term

@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any
 from clearstone.errors import StoreError, TraceNotFoundError, UnstorableSpanError
 from clearstone.span import Trace
 from clearstone.store import blobs, reading, schema, search, texts
-from clearstone.store.base import EVERY_SPAN, SpanRow
+from clearstone.store.base import EVERY_SPAN
+from clearstone.store.batch import SpanRow
 from clearstone.store.database import Database
 from clearstone.store.erasing import Eraser
 from clearstone.store.payloads import INLINE, Packer, PayloadReader, PayloadWriter, in_blocks
@@ -29,7 +30,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from clearstone.span import Span
-    from clearstone.store.base import Batch, Collected, Erased, RawPayload, SiteRow, SpanQuery, TraceSummary
+    from clearstone.store.base import Collected, Erased, SpanQuery, TraceSummary
+    from clearstone.store.batch import Batch, RawPayload, SiteRow
     from clearstone.store.payloads import Column
 
 AT_PAYLOADS = SpanRow._fields.index("input")
