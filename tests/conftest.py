@@ -24,6 +24,12 @@ atexit.register(shutil.rmtree, _elsewhere, ignore_errors=True)
 os.environ["CLEARSTONE_HOME"] = os.environ["XDG_CONFIG_HOME"] = _elsewhere
 
 
+def pytest_collection_finish() -> None:
+    """Take the tests themselves out of what is searched for garbage: after each test that took longer than the test."""
+    gc.collect()
+    gc.freeze()
+
+
 @pytest.fixture(autouse=True)
 def isolated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Keep records in the test's own folder, and fail a test that leaves a span, a patch or a fault behind."""
