@@ -96,6 +96,22 @@ def test_segments_grow_from_one_megabyte_to_sixteen_and_no_further(journal: Jour
     assert max(sizes) == LARGEST
 
 
+def test_a_busy_process_has_a_spare_before_its_segment_is_half_full(journal: Journal) -> None:
+    def spares(records: int) -> int:
+        for _ in range(records):
+            journal.append(b"x" * 100_000)
+        journal.keep_spare()
+        return len(segment_files(journal)) - 1
+
+    assert spares(2) == 0, "short-lived processes stay cheap"
+    assert spares(4) == 1, "it is more than half full"
+    while journal.segment.size < LARGEST:
+        spares(1)
+        drain(journal)
+    assert journal.segment.at * 2 < LARGEST
+    assert spares(1) == 1
+
+
 def test_a_segment_that_is_stored_is_used_again_and_shows_nothing_of_before(journal: Journal) -> None:
     for _ in range(700):
         journal.append(b"x" * 100_000)

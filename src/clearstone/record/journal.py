@@ -38,6 +38,9 @@ if TYPE_CHECKING:
 OnFull = Literal["block", "drop-and-count"]
 
 DEFAULT_LIMIT = 1 << 30
+BUSY = 4 << 20
+"""Bytes of a segment of a process that has filled two: three megabytes."""
+
 ROOM_SECONDS = 0.2
 """A blocked append looks again after so long, in case the writer's word was missed."""
 
@@ -362,9 +365,14 @@ class Journal:
                 self._supply.let_go(segment)
 
     def keep_spare(self) -> None:
-        """Have a segment ready before the current one is full; the callers go on meanwhile."""
+        """Have a segment ready before the current one is full; the callers go on meanwhile.
+
+        A process that has filled a few has one ready always (or one that will serve again), for its next burst.
+        """
         with self._alone():
-            reserved = self._supply.reserve() if self.segment.at * 2 > self.segment.size else None
+            size = self.segment.size
+            wanted = self.segment.at * 2 > size or (size >= BUSY and not self._filled)
+            reserved = self._supply.reserve() if wanted else None
         if reserved is None:
             return
         made = self._supply.make(*reserved)
