@@ -1,6 +1,8 @@
 """The writer: what is appended reaches the store once, whatever the store does, and nobody waits for themselves."""
 
+import random
 import threading
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -9,6 +11,7 @@ import pytest
 from clearstone import traced
 from clearstone.errors import StoreError, UnstorableSpanError
 from clearstone.observability import MemoryTraceStore, TracerProvider
+from clearstone.record import writer
 from clearstone.store.batch import Batch
 
 
@@ -164,7 +167,7 @@ def test_what_is_dropped_is_said_once_and_in_the_report(capsys: pytest.CaptureFi
     assert report.dropped > 0
     assert f"{report.dropped:,} record(s) were dropped" in str(report)
     assert capsys.readouterr().err.count("the journal is full") == 1
-    found = [span for each in store.traces() for span in store.get_trace(each.trace_id)]
+    found = list(store.spans())
     assert sum(span.end_ns is not None for span in found) >= len(found) - 1
     assert provider.shutdown()
 
@@ -221,6 +224,22 @@ def test_a_blocked_call_does_not_wait_for_a_writer_that_is_closed(capsys: pytest
     assert provider.journal.dropped > 0
     assert "the journal is full" in capsys.readouterr().err
     provider._store.before = lambda _: None  # type: ignore[attr-defined]
+    assert provider.shutdown()
+
+
+def test_a_record_wakes_a_writer_that_is_about_to_park(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(writer, "LOOK_SECONDS", 0.0005)
+    monkeypatch.setattr(writer, "LOOKS_BEFORE_PARKING", 1)
+    provider, step = recorder(Store())
+    pauses = random.Random(0)
+    for number in range(1500):
+        step(number)
+        time.sleep(pauses.choice([0, 0.0003, 0.0008, 0.002]))
+        if number % 10 == 0:
+            until = time.monotonic() + 20
+            while provider.journal.stored < provider.journal.appended and time.monotonic() < until:
+                time.sleep(0.0005)
+            assert provider.journal.stored == provider.journal.appended, "it sleeps on records"
     assert provider.shutdown()
 
 

@@ -97,8 +97,14 @@ class Writer:
             self._ring()
 
     def _ring(self) -> None:
-        with contextlib.suppress(RuntimeError):  # it rings already
+        self.journal.parked = False  # until the writer has its turn, the others would ring too
+        try:  # at once: a signal handler that leaves may come after the call in here, and must not come before it
             self._bell.release()
+        except RuntimeError:
+            return  # it rings already
+        finally:
+            if self._closed:  # meanwhile
+                self.journal.parked = True
 
     def flush(self, timeout: float) -> bool:
         """Wait until everything appended so far is stored.
@@ -132,7 +138,6 @@ class Writer:
             Whether everything is stored.
         """
         first, self._closed = not self._closed, True  # from now on whoever appends stores it: nobody runs ahead of this
-        self.journal.parked = True
         self._ring()
         flushed = self._drain(timeout)
         self._try_again_at = 0.0
