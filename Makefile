@@ -52,7 +52,7 @@ bench: $(VENV)/.dev  ## the figures and plots of docs/performance.md; makes an e
 	mkdir -p $(RESULTS)
 	$(BIN)/python benchmarks/overhead.py --out $(RESULTS)/all
 	cp $(RESULTS)/all/overhead.md $(RESULTS)/overhead_all.md
-	$(BIN)/python benchmarks/overhead.py --only $(FASTER) --workloads W1,W2,W3,W4,W5 --out $(RESULTS)
+	$(BIN)/python benchmarks/overhead.py --only $(FASTER) --out $(RESULTS)
 	cp $(RESULTS)/all/growth.svg $(RESULTS)/growth.svg
 	$(BIN)/python benchmarks/store.py --out $(RESULTS)
 	$(BIN)/python benchmarks/floor.py > $(RESULTS)/floor.md

@@ -7,15 +7,17 @@ NAME.txt as a block of text. A result that is not there leaves its place alone.
 """
 
 import argparse
+import json
 import re
 import shutil
 from pathlib import Path
+from typing import Any
 
 from environments import HERE
 
 DOCS = HERE.parent / "docs"
 PAGE, FOLDER = DOCS / "performance.md", DOCS / "benchmarks"
-KEPT = ("overhead.json", "overhead.svg", "growth.svg", "store.json", "store.svg")
+KEPT = ("overhead.svg", "growth.svg", "store.json", "store.svg")
 
 
 def filled(page: str, results: Path) -> str:
@@ -48,6 +50,16 @@ def main() -> None:
     for name in KEPT:
         if (results / name).exists():
             shutil.copy(results / name, FOLDER / name)
+    if (raw := results / "overhead.json").exists():
+        (FOLDER / raw.name).write_text(json.dumps(without_samples(json.loads(raw.read_text())), indent=1) + "\n")
+
+
+def without_samples(raw: dict[str, Any]) -> dict[str, Any]:
+    """Return raw results without the memory at each moment of W6, which is most of them and drawn in growth.svg."""
+    for contender in raw["contenders"].values():
+        for each in contender["growth"]:
+            each.pop("samples", None)
+    return raw
 
 
 if __name__ == "__main__":
