@@ -37,6 +37,27 @@ def modules(statement: str) -> int:
     return int(subprocess.run([sys.executable, "-c", code], check=True, capture_output=True).stdout)
 
 
+def parts() -> dict[str, float]:
+    """Return the milliseconds of each module that importing clearstone loads beyond wrapt, itself alone."""
+    command = [sys.executable, "-X", "importtime", "-c", "import wrapt; import clearstone"]
+    lines = subprocess.run(command, check=True, capture_output=True, text=True).stderr.splitlines()
+    rows = [line.removeprefix("import time:").split("|") for line in lines if "imported package" not in line]
+    names = [row[2].strip() for row in rows]
+    return {name: int(row[0]) / 1000 for name, row in list(zip(names, rows, strict=True))[names.index("wrapt") + 1 :]}
+
+
+def print_parts(repeats: int) -> None:
+    runs = [parts() for _ in range(repeats)]
+    middle = {name: statistics.median(run[name] for run in runs) for name in runs[0]}
+    ours = {name: took for name, took in middle.items() if name.partition(".")[0] == "clearstone"}
+    slowest = sorted(ours, key=lambda name: -ours[name])[:5]
+    print(
+        f"modules, as -X importtime tells: {sum(ours.values()):.0f} ms for {len(ours)} of clearstone, "
+        f"{sum(middle.values()) - sum(ours.values()):.0f} ms for {len(middle) - len(ours)} of the standard library"
+    )
+    print("the slowest: " + ", ".join(f"{name} {ours[name]:.1f}" for name in slowest))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--repeats", type=int, default=15)
@@ -58,6 +79,7 @@ def main() -> None:
         f"import clearstone over import wrapt: {over:.0f} ms, {judged(over <= MOST_MILLISECONDS)} {MOST_MILLISECONDS}"
     )
     print(f"and {more} modules more, {judged(more < MOST_MODULES)} {MOST_MODULES}")
+    print_parts(repeats)
 
 
 def over_other(values: list[float], other: list[float]) -> float:
