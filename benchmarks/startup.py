@@ -20,15 +20,15 @@ COMMANDS = {
     CLEARSTONE: [sys.executable, "-c", "import clearstone"],
     "clearstone --help": [sys.executable, "-m", "clearstone", "--help"],
 }
+COMPILED = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
 MOST_MILLISECONDS, MOST_MODULES = 60, 120
 """What importing clearstone may take over importing wrapt."""
 
 
 def milliseconds(command: list[str]) -> float:
     """Time a start as a user has it, who installed the package: compiled at the first start, not at each."""
-    compiled = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
     start = time.perf_counter()
-    subprocess.run(command, check=True, stdout=subprocess.DEVNULL, env=compiled)
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL, env=COMPILED)
     return (time.perf_counter() - start) * 1000
 
 
@@ -40,7 +40,7 @@ def modules(statement: str) -> int:
 def parts() -> dict[str, float]:
     """Return the milliseconds of each module that importing clearstone loads beyond wrapt, itself alone."""
     command = [sys.executable, "-X", "importtime", "-c", "import wrapt; import clearstone"]
-    lines = subprocess.run(command, check=True, capture_output=True, text=True).stderr.splitlines()
+    lines = subprocess.run(command, check=True, capture_output=True, text=True, env=COMPILED).stderr.splitlines()
     rows = [line.removeprefix("import time:").split("|") for line in lines if "imported package" not in line]
     names = [row[2].strip() for row in rows]
     return {name: int(row[0]) / 1000 for name, row in list(zip(names, rows, strict=True))[names.index("wrapt") + 1 :]}

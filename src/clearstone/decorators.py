@@ -192,6 +192,8 @@ def checkpointable(target: Any = None, /) -> Any:
     """
     if target is None:
         return checkpointable
+    from clearstone.checkpoint import policy  # noqa: F401 - loaded here: no part of the import, nor of the first call
+
     return _bounded_class(target) if isinstance(target, type) else _bounded(target)
 
 

@@ -253,11 +253,10 @@ class Journal:
     def _make_room(self, size: int, lock: Any) -> bool:
         if self.segment.at + layout.space(size) <= self.segment.room:
             return True  # another thread was faster
-        about = layout.about(self.process, self._serial)
-        needed = len(layout.header(about, layout.NO_PROOF, self.sites.definitions)) + layout.space(size)
-        begun = self._begun(needed, about)
+        about, (failed, self._failed) = layout.about(self.process, self._serial), (self._failed, None)
+        begun = self._supply.begun(size, about, self.sites.definitions, failed)
         if begun is None and lock is self._lock and self._let_go_of_current():
-            begun = self._begun(needed, about)
+            begun = self._supply.begun(size, about, self.sites.definitions)
         if begun is None or lock is not self._lock:
             return False
         self._go_on_in(begun)
@@ -274,25 +273,6 @@ class Journal:
         self.segment, self._read = segments.in_memory(0), 0
         self._supply.let_go(segment)
         return True
-
-    def _begun(self, needed: int, about: bytes) -> Segment | None:
-        """Return a segment with its header, open for records; None where there is no room for another."""
-        failed, self._failed = self._failed, None
-        while (segment := self._supply.segment(needed, failed)) is not None:
-            try:
-                proof = ownership.proof(about, segment.inode) if segment.path is not None else layout.NO_PROOF
-                header = layout.header(about, proof, self.sites.definitions)
-                segment.data[0 : len(header)] = header
-            except OSError as error:
-                self._supply.let_go(segment)
-                failed = error
-            except BaseException:
-                self._supply.let_go(segment)
-                raise
-            else:
-                segment.open(len(header))
-                return segment
-        return None
 
     def _go_on_in(self, segment: Segment) -> None:
         """Make `segment` the current one. Nothing is called in here, so that all of it happens or none."""

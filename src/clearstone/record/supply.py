@@ -15,9 +15,10 @@ import itertools
 from typing import TYPE_CHECKING
 
 from clearstone import notice
-from clearstone.record import ownership, segments
+from clearstone.record import layout, ownership, segments
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from clearstone.record.segments import Segment
@@ -49,13 +50,35 @@ class Supply:
         self._place: segments.Place = "memory"
         self._numbers = itertools.count(1)
 
-    def segment(self, needed: int, failed: OSError | None = None) -> Segment | None:
-        """Return the spare or a new segment; None past the limit.
+    def begun(
+        self, size: int, about: bytes, definitions: Sequence[bytes], failed: OSError | None = None
+    ) -> Segment | None:
+        """Return the spare or a new segment with its header, open for records; None past the limit.
 
         Args:
-            needed: of at least so many bytes.
+            size: of the record it is for, in bytes.
+            about: see `clearstone.record.layout.about`.
+            definitions: of the sites named so far.
             failed: why a file cannot be written just now, if that is known.
         """
+        needed = len(layout.header(about, layout.NO_PROOF, definitions)) + layout.space(size)
+        while (segment := self._segment(needed, failed)) is not None:
+            try:
+                proof = ownership.proof(about, segment.inode) if segment.path is not None else layout.NO_PROOF
+                header = layout.header(about, proof, definitions)
+                segment.data[0 : len(header)] = header
+            except OSError as error:
+                self.let_go(segment)
+                failed = error
+            except BaseException:
+                self.let_go(segment)
+                raise
+            else:
+                segment.open(len(header))
+                return segment
+        return None
+
+    def _segment(self, needed: int, failed: OSError | None) -> Segment | None:
         if self.folder is not None and failed is None and self.spare is not None and self.spare.size >= needed:
             return self.spare
         size = self.next_size

@@ -83,17 +83,18 @@ class Writer:
 
     # --- any thread --------------------------------------------------------------------------------------------------
 
-    def wake(self) -> None:
+    def wake(self, *, urgently: bool = False) -> None:
         """Look at the journal now. The first time this starts the thread; after `close` it stores at once.
 
-        A writer whose store fails keeps its pauses: each record that finds no room calls this.
+        Args:
+            urgently: also in a pause after the store failed. Records that find no room must not cut those short.
         """
         thread = self._thread
         if self._closed:
             self._store_late()
         elif thread is None or not thread.is_alive():
             self._start()
-        elif self._problem is None or self.journal.parked:
+        elif urgently or self._problem is None or self.journal.parked:
             self._ring()
 
     def _ring(self) -> None:
@@ -118,8 +119,7 @@ class Writer:
         """
         target, until = self.journal.appended, time.monotonic() + timeout
         if self.journal.stored < target:
-            self.wake()
-            self._ring()
+            self.wake(urgently=True)
         with self._progress:
             while (self.journal.stored < target or self._recovering) and self._can_wait():
                 left = until - time.monotonic()
