@@ -7,20 +7,28 @@ over another command is the median of the rounds' differences.
 """
 
 import argparse
+import atexit
 import os
+import shutil
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 
 BARE, WRAPT, CLEARSTONE = "python -c pass", "python -c 'import wrapt'", "python -c 'import clearstone'"
+DECORATED = "import clearstone; f = clearstone.traced(lambda x: x)"
 COMMANDS = {
     BARE: [sys.executable, "-c", "pass"],
     WRAPT: [sys.executable, "-c", "import wrapt"],
     CLEARSTONE: [sys.executable, "-c", "import clearstone"],
+    "  and a decorated function": [sys.executable, "-c", DECORATED],
+    "  and a call of it, stored at exit": [sys.executable, "-c", f"{DECORATED}; f(1)"],
     "clearstone --help": [sys.executable, "-m", "clearstone", "--help"],
 }
 COMPILED = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+COMPILED["CLEARSTONE_HOME"] = tempfile.mkdtemp()
+atexit.register(shutil.rmtree, COMPILED["CLEARSTONE_HOME"])
 MOST_MILLISECONDS, MOST_MODULES = 60, 120
 """What importing clearstone may take over importing wrapt."""
 

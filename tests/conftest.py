@@ -17,7 +17,7 @@ import pytest
 
 from clearstone import home, run
 from clearstone.codec import redact
-from clearstone.record import faults, provider
+from clearstone.record import default, faults
 
 _elsewhere = tempfile.mkdtemp()  # for calls that modules of tests make when they are imported
 atexit.register(shutil.rmtree, _elsewhere, ignore_errors=True)
@@ -40,9 +40,9 @@ def isolated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     clocks = (time.time, time.sleep, os.urandom, random.random, sys.breakpointhook, sys.gettrace())
     faults_before = faults.counts()
     yield
-    if provider._default is not None:
-        provider._default.shutdown()
-    provider._default, provider._default_failed, run.usual = None, False, None
+    if default._default is not None:
+        default._default.shutdown()
+    default._default, default._default_failed, run.usual = None, False, None
     redact.use(redact.Rules())
     home.set_home(None)
     gc.collect()

@@ -2,6 +2,7 @@
 
 import ast
 import importlib
+import os
 import pkgutil
 import subprocess
 import sys
@@ -37,10 +38,26 @@ def test_every_error_is_in_the_drawn_tree_and_derives_from_clearstone_error() ->
     assert all(error.__name__ in (errors.__doc__ or "") for error in own)
 
 
-def test_importing_clearstone_loads_the_recording_half_only() -> None:
-    heavy = ["rich", "click", "time_machine", "cloudpickle", "pdb", "clearstone.replay", "clearstone.debugger"]
-    code = f"import sys, clearstone; print([name for name in {heavy} if name in sys.modules])"
-    assert subprocess.check_output([sys.executable, "-c", code], text=True).strip() == "[]"
+HEAVY = ["rich", "click", "time_machine", "cloudpickle", "pdb", "clearstone.replay", "clearstone.debugger"]
+RECORDER = [f"clearstone.{each}" for each in ("record.provider", "codec.payload", "store.batch", "checkpoint.policy")]
+
+
+def loaded_after(statements: str, names: list[str], **variables: str) -> list[str]:
+    code = f"import sys, clearstone; {statements}; print(*[name for name in {names} if name in sys.modules])"
+    return subprocess.check_output([sys.executable, "-c", code], text=True, env={**os.environ, **variables}).split()
+
+
+def test_importing_clearstone_loads_neither_the_recorder_nor_what_reads_and_replays() -> None:
+    assert loaded_after("pass", HEAVY + RECORDER) == []
+
+
+def test_a_decorator_loads_the_recorder_so_that_the_first_call_need_not() -> None:
+    assert loaded_after("clearstone.traced(len)", HEAVY + RECORDER) == RECORDER[:3]
+    assert loaded_after("clearstone.checkpointable(len)", HEAVY + RECORDER) == RECORDER
+
+
+def test_a_decorator_of_a_disabled_recorder_does_not_load_it() -> None:
+    assert loaded_after("clearstone.traced(len)", HEAVY + RECORDER, CLEARSTONE_DISABLED="1") == []
 
 
 def test_the_older_distribution_is_refused_in_one_sentence(tmp_path: Path) -> None:

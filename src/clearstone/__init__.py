@@ -9,7 +9,7 @@ from clearstone.checkpoint.listing import checkpoints
 from clearstone.decorators import checkpointable, traced
 from clearstone.errors import ClearstoneError
 from clearstone.instrumentation import instrument, uninstrument
-from clearstone.record.provider import configure
+from clearstone.record.default import configure
 
 __all__ = [
     "ClearstoneError",

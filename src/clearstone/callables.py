@@ -16,7 +16,7 @@ from types import FunctionType
 from typing import TYPE_CHECKING, Any, Literal
 
 from clearstone import run as runs
-from clearstone.record.provider import default_provider
+from clearstone.record.default import default_provider
 from clearstone.run import SUSPENDED
 
 if TYPE_CHECKING:

@@ -24,7 +24,6 @@ from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from clearstone import drivers, run
 from clearstone.callables import Decoration, kind_of
-from clearstone.codec import payload
 from clearstone.errors import ConfigurationError
 from clearstone.proxies import BoundFunctionWrapper, FunctionWrapper
 from clearstone.sites import check_options, described, key_of, name_in, positional_names, span_name
@@ -46,6 +45,8 @@ class BoundTracedFunction(BoundFunctionWrapper):
     """A decorated method bound to its object: pickled and copied as a bound method is."""
 
     def __reduce_ex__(self, protocol: Any) -> tuple[Any, ...]:
+        from clearstone.codec import payload
+
         return payload.bound, (self._self_parent, self._self_instance, self._self_owner)
 
     def __copy__(self) -> BoundTracedFunction:
@@ -76,6 +77,8 @@ class TracedFunction(FunctionWrapper):
 
     def __reduce_ex__(self, protocol: Any) -> Any:
         """Pickle by name, as a function does; a method as its class holds it."""
+        from clearstone.codec import payload
+
         qualname = str(self.__qualname__)
         if "." not in qualname:
             return qualname
@@ -105,7 +108,11 @@ class TracedCall(TracedFunction):
 
 
 def _wrapper(wrapped: Any, site: Site, tracer: Tracer | None = None, *, shared: bool = False) -> TracedFunction:
-    direct = type(wrapped) is FunctionType and kind_of(wrapped) == "function" and not run.is_disabled()
+    if run.is_disabled():
+        return TracedFunction(wrapped, site, tracer, shared=shared)
+    from clearstone.record import provider  # noqa: F401 - loaded here: no part of the import, nor of the first call
+
+    direct = type(wrapped) is FunctionType and kind_of(wrapped) == "function"
     return (TracedCall if direct else TracedFunction)(wrapped, site, tracer, shared=shared)
 
 

@@ -1,8 +1,9 @@
 """Recording: tracers, spans, and the decorators that make both unnecessary. Exports only."""
 
 from clearstone.decorators import checkpointable, traced
+from clearstone.record.default import configure
 from clearstone.record.live_span import LiveSpan
-from clearstone.record.provider import TracerProvider, configure
+from clearstone.record.provider import TracerProvider
 from clearstone.record.tracer import Tracer
 from clearstone.span import Event, Outcome, Payload, Span, SpanKind, Status, StatusCode, Trace
 from clearstone.store.base import TraceStore, TraceSummary

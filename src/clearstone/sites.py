@@ -14,10 +14,8 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from clearstone.callables import innermost
-from clearstone.codec.payload import MAIN_NAMES
 from clearstone.errors import ConfigurationError
-from clearstone.record.tracer import Tracer
-from clearstone.span import Site, replay_mode
+from clearstone.span import MAIN_NAMES, Site, replay_mode
 
 if TYPE_CHECKING:
     from clearstone.span import ReplayMode
@@ -38,10 +36,16 @@ def check_options(  # noqa: PLR0917 - the options of `traced`, in its order
     for option, value in (("span_type", span_type), ("name", name)):
         if value is not None and not isinstance(value, str):
             raise ConfigurationError(f"{option}={value!r} is no text; write it as {option}={str(value)!r}")
-    if tracer is not None and not isinstance(tracer, Tracer):
+    if tracer is not None and not _is_tracer(tracer):
         raise ConfigurationError(f"tracer={tracer!r} is no Tracer; TracerProvider.get_tracer(name) gives one")
     if attributes is not None and not isinstance(attributes, Mapping):
         raise ConfigurationError(f"attributes={attributes!r} is no dict of names and values")
+
+
+def _is_tracer(tracer: Any) -> bool:
+    from clearstone.record.tracer import Tracer  # whoever has one has loaded it
+
+    return isinstance(tracer, Tracer)
 
 
 def described(  # noqa: PLR0917 - the options of `traced`, in its order

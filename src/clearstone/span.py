@@ -31,6 +31,12 @@ CODEC_MASK = 0x0F
 
 CODECS: tuple[Codec, ...] = ("pickle", "cloudpickle", "stand-in")
 
+MAIN_ALIAS = "__clearstone_main__"
+"""The name under which a replay imports a script, so that its ``if __name__ == "__main__"`` block does not run."""
+
+MAIN_NAMES = frozenset({"__main__", "__mp_main__", MAIN_ALIAS})
+"""The modules that a script's code may say it is from."""
+
 STRUCTURAL_TYPES = frozenset({"", "agent", "chain", "workflow", "task", "step", "function"})
 """Span types that run again in a replay. Every other type is an outside call, served from the record."""
 

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from clearstone.codec import payload
-from clearstone.record.provider import TracerProvider, configure
+from clearstone.record.default import configure
+from clearstone.record.provider import TracerProvider
 
 if TYPE_CHECKING:
     from clearstone.store.batch import Batch, ChunkRow, EndRow, RawPayload, SpanRow

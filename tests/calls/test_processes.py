@@ -17,7 +17,8 @@ PROGRAM = '''
 import asyncio, json, multiprocessing, multiprocessing.pool, os, sys, threading
 from concurrent.futures import ProcessPoolExecutor
 from clearstone import configure, run, traced
-from clearstone.record.provider import TracerProvider, default_provider
+from clearstone.record.default import default_provider
+from clearstone.record.provider import TracerProvider
 
 class RowStore:
     def __init__(self):

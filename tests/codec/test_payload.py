@@ -24,7 +24,7 @@ from hypothesis import strategies as st
 from clearstone import checkpointable, run, traced
 from clearstone.codec import payload
 from clearstone.errors import UnservableOutcome
-from clearstone.span import BLOB, BUFFERS, REDACTED, Payload, Site
+from clearstone.span import BLOB, BUFFERS, MAIN_ALIAS, REDACTED, Payload, Site
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -469,16 +469,16 @@ class Script:
 
 @contextlib.contextmanager
 def imported_as_alias(file: Path) -> Iterator[ModuleType]:
-    spec = importlib.util.spec_from_file_location(payload.MAIN_ALIAS, file)
+    spec = importlib.util.spec_from_file_location(MAIN_ALIAS, file)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    sys.modules[payload.MAIN_ALIAS] = module
+    sys.modules[MAIN_ALIAS] = module
     try:
         spec.loader.exec_module(module)
         yield module
     finally:
-        del sys.modules[payload.MAIN_ALIAS]
+        del sys.modules[MAIN_ALIAS]
 
 
 @pytest.fixture(scope="module")

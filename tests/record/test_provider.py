@@ -18,6 +18,7 @@ from clearstone.codec import payload
 from clearstone.errors import StoreError
 from clearstone.observability import TracerProvider
 from clearstone.record import provider as providers
+from clearstone.record.default import default_provider
 from clearstone.span import Trace
 from clearstone.store import database, schema
 
@@ -205,7 +206,7 @@ def test_a_newer_or_another_programs_file_is_refused_and_gets_no_journal(
     with pytest.raises(StoreError, match=r"traces\.db"):
         TracerProvider(path)
     assert [traced(abs)(-1), traced(abs)(-2)] == [1, 2]
-    assert providers.default_provider() is None
+    assert default_provider() is None
     assert capsys.readouterr().err.count("clearstone:") == 1
     assert not (path.parent / "traces.db.journal").exists()
 

@@ -353,7 +353,7 @@ def test_calls_in_threads_and_executors_belong_below_the_span_that_started_them(
 def test_a_call_without_a_tracer_outside_any_span_goes_to_the_default_provider(tmp_path: Path) -> None:
     add(1)
     assert (tmp_path / "home" / ".gitignore").read_text() == "*\n"
-    from clearstone.record.provider import default_provider
+    from clearstone.record.default import default_provider
 
     default = default_provider()
     assert default is not None

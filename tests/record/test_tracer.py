@@ -229,7 +229,7 @@ def test_a_forked_child_records_for_itself_and_the_parent_goes_on(tmp_path: Path
         import os, warnings
         warnings.simplefilter("ignore")
         from clearstone import traced
-        from clearstone.record.provider import default_provider
+        from clearstone.record.default import default_provider
         work = traced(lambda who: who, name="work")
         work("before")
         child = os.fork()

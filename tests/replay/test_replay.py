@@ -219,7 +219,7 @@ def test_a_replay_fails_as_the_call_did_twice_without_a_live_call_or_a_new_trace
 
 
 def _count_traces() -> int:
-    from clearstone.record.provider import default_provider
+    from clearstone.record.default import default_provider
 
     provider = default_provider()
     assert provider is not None

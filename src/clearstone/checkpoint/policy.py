@@ -24,8 +24,8 @@ from clearstone.checkpoint import container, state
 from clearstone.checkpoint.manager import SUFFIX, CheckpointManager, new_checkpoint
 from clearstone.checkpoint.model import FailedCall
 from clearstone.codec.exceptions import dump_exception
-from clearstone.codec.payload import MAIN_NAMES
 from clearstone.errors import CheckpointError
+from clearstone.span import MAIN_NAMES
 
 if TYPE_CHECKING:
     from clearstone.checkpoint.model import Checkpoint

@@ -31,15 +31,11 @@ from typing import TYPE_CHECKING, Any
 from clearstone.codec import redact
 from clearstone.codec.buffers import pack, unpack
 from clearstone.errors import UnservableOutcome
-from clearstone.span import BLOB, BUFFERS, CODEC_MASK, CODECS, REDACTED, Payload
+from clearstone.span import BLOB, BUFFERS, CODEC_MASK, CODECS, MAIN_NAMES, REDACTED, Payload
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-MAIN_ALIAS = "__clearstone_main__"
-"""The name under which a replay imports a script, so that its ``if __name__ == "__main__"`` block does not run."""
-
-MAIN_NAMES = frozenset({"__main__", "__mp_main__", MAIN_ALIAS})
 _MAIN_MARKS = tuple((bytes((len(name),)), name.encode()) for name in MAIN_NAMES)
 """As a pickle writes them: a byte of length, then the name."""
 

@@ -20,6 +20,7 @@ from typing import Any
 import cloudpickle
 
 from clearstone.codec import exceptions, payload
+from clearstone.span import MAIN_NAMES
 
 
 class ByValuePickler(cloudpickle.Pickler):  # type: ignore[misc]  # cloudpickle ships no types
@@ -65,7 +66,7 @@ class ByValuePickler(cloudpickle.Pickler):  # type: ignore[misc]  # cloudpickle 
 
 def _store_code_of_main() -> None:
     """Tell cloudpickle that the other names of `__main__` cannot be imported elsewhere either."""
-    for name in payload.MAIN_NAMES - cloudpickle.list_registry_pickle_by_value() - {"__main__"}:
+    for name in MAIN_NAMES - cloudpickle.list_registry_pickle_by_value() - {"__main__"}:
         module = sys.modules.get(name)
         if module is not None and module.__name__ == name:
             cloudpickle.register_pickle_by_value(module)
@@ -78,11 +79,7 @@ def _module_and_name(obj: Any) -> tuple[Any, str]:
 
 def _by_name(obj: Any) -> bool:
     module, qualname = _module_and_name(obj)
-    return (
-        module is not None
-        and module.__name__ not in payload.MAIN_NAMES
-        and payload.find_definition(module, qualname) is obj
-    )
+    return module is not None and module.__name__ not in MAIN_NAMES and payload.find_definition(module, qualname) is obj
 
 
 def _decorated(obj: Any) -> Any:
@@ -94,7 +91,7 @@ def _decorated(obj: Any) -> Any:
 
 
 def _is_main_definition(obj: Any) -> bool:
-    if getattr(obj, "__module__", None) not in payload.MAIN_NAMES:
+    if getattr(obj, "__module__", None) not in MAIN_NAMES:
         return False
     module, qualname = _module_and_name(obj)
     return module is not None and bool(qualname) and payload.find_definition(module, qualname) is obj

@@ -29,7 +29,7 @@ from clearstone.replay.determinism import staged
 from clearstone.replay.engine import Replay
 from clearstone.replay.match import InferredBook
 from clearstone.replay.source import Code, Source
-from clearstone.span import Trace
+from clearstone.span import MAIN_NAMES, Trace
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -332,7 +332,7 @@ def _first_code(function: Any) -> Any:
 def _no_such_method(agent: Any, name: str) -> str:
     cls = type(agent)
     names = [each for each in dir(cls) if not each.startswith("_") and callable(getattr(cls, each, None))]
-    module = "__main__" if cls.__module__ in payload.MAIN_NAMES else cls.__module__
+    module = "__main__" if cls.__module__ in MAIN_NAMES else cls.__module__
     return f"{module}.{cls.__qualname__} has no method {name!r}; {nearest(name, names)}"
 
 

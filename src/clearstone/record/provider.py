@@ -1,27 +1,23 @@
-"""`TracerProvider`: a store, a writer and the tracers that feed it; and which provider is the default one.
+"""`TracerProvider`: a store, a writer and the tracers that feed it.
 
 Invariant: every provider's writer flushes at interpreter exit. A database that is damaged, locked or full is no reason
-not to record: the journal keeps what the store does not take. A default provider that cannot be made (its folder cannot
-be, or the file is a newer version's or another program's) is said once, and decorated calls then pass through.
+not to record: the journal keeps what the store does not take.
 """
 
 from __future__ import annotations
 
-import atexit
 import os
-import threading
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from clearstone import home, notice, processes, run, threads
-from clearstone.codec import redact as redaction
+from clearstone import home, processes, run, threads
 from clearstone.errors import ConfigurationError, StoreError, StoreUnavailableError, TraceNotFoundError
 from clearstone.record import faults
-from clearstone.record.ancestry import RemoteSpan
+from clearstone.record.default import adopted
 from clearstone.record.flushed import Flushed
-from clearstone.record.inheritance import Inheritance, bequeath, follow
-from clearstone.record.journal import DEFAULT_LIMIT, Journal
+from clearstone.record.inheritance import bequeath
+from clearstone.record.journal import DEFAULT_LIMIT
 from clearstone.record.recording import Recording
 from clearstone.record.recovery import journal_folder, recover
 from clearstone.record.tracer import Tracer
@@ -30,8 +26,6 @@ from clearstone.span import Trace
 from clearstone.store import blobs
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
-
     from clearstone.record.journal import OnFull
     from clearstone.store.base import TraceStore
     from clearstone.store.sqlite import SQLiteTraceStore
@@ -98,7 +92,7 @@ class TracerProvider:
         Secrets are redacted there as here (see `record.inheritance`).
         """
         database = self.database.absolute() if self.database is not None else None
-        return partial(_adopted, trace, number, database, home.home(), bequeath(self.payload_limit))
+        return partial(adopted, trace, number, database, home.home(), bequeath(self.payload_limit))
 
     def get_tracer(self, name: str = "", version: str = "") -> Tracer:
         """Return the tracer for the component `name`, of version `version`."""
@@ -184,149 +178,6 @@ def _trace_or_nothing(store: TraceStore, trace_id: str) -> Trace:
     except StoreError as error:
         faults.report("reading a trace back", error)
     return Trace(trace_id)
-
-
-_default_lock = threading.RLock()  # reentrant: a signal handler may ask too
-_default: TracerProvider | None = None
-_default_failed = False
-
-
-def _new_lock_in_child() -> None:
-    global _default_lock  # noqa: PLW0603 - one process, one lock: the parent's may be another thread's
-    _default_lock = threading.RLock()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_new_lock_in_child)
-
-
-def configure(
-    *,
-    home: str | os.PathLike[str] | None = None,
-    db_path: str | os.PathLike[str] | None = None,
-    provider: TracerProvider | None = None,
-    redact: Callable[[str], str] | bool | None = None,
-    redact_keys: Iterable[str] | None = None,
-    redact_keep: Iterable[str] | None = None,
-) -> TracerProvider:
-    """Set where decorated calls are recorded that name no tracer and run in no open span.
-
-    Args:
-        home: the folder for traces and checkpoints, instead of ``.clearstone``.
-        db_path: the trace database, instead of ``traces.db`` in that folder.
-        provider: a provider of your own, instead of one made from the two.
-        redact: what becomes of secrets in everything this process records from now on: True replaces what the built-in
-            rules find (docs/redaction.md), False nothing; a function is called with every text that is left, and
-            returns the text to record. None, here and in the next two, leaves it as it is.
-        redact_keys: further names whose values are secrets, such as ``"badge_number"``.
-        redact_keep: names, or paths of names such as ``"config.session_token"``, whose values are recorded all the
-            same.
-
-    Returns:
-        The default provider from now on. An earlier default is flushed.
-
-    Raises:
-        StoreError: the trace database cannot be used.
-        ConfigurationError: `redact_keys` or `redact_keep` hold no names.
-    """
-    global _default, _default_failed
-    if provider is not None and not isinstance(provider, TracerProvider):
-        raise ConfigurationError(f"provider={provider!r} is no TracerProvider; give one, or db_path= or home=")
-    rules = _rules(redact, redact_keys, redact_keep)
-    if home is not None:
-        _set_home(home)
-    chosen = provider if provider is not None else TracerProvider(db_path)
-    redaction.use(rules)
-    with _default_lock:
-        if _default is None:
-            atexit.register(_say_nothing_was_recorded)
-        earlier, _default, _default_failed = _default, chosen, False
-        run.usual = chosen.recording
-    if earlier is not None and earlier is not chosen:
-        earlier.shutdown()
-    return chosen
-
-
-def default_provider(payload_limit: int = blobs.DEFAULT_LIMIT) -> TracerProvider | None:
-    """Return the default provider, made on first use; None if it cannot be made, which is said once."""
-    if _default is None and not _default_failed:
-        with _default_lock:
-            _make_default(payload_limit)
-    return _default
-
-
-def _make_default(payload_limit: int) -> None:
-    global _default, _default_failed  # noqa: PLW0603 - one process, one default
-    if _default is not None or _default_failed:
-        return  # another thread was faster
-    try:
-        with run.suspended():  # what it calls may be instrumented
-            _default = TracerProvider(payload_limit=payload_limit)
-            run.usual = _default.recording
-    except Exception as error:  # the user's call goes on whatever it is
-        _default_failed = True
-        faults.report("opening the default trace database", error)
-
-
-_below_others: dict[Path, TracerProvider] = {}
-"""Of a child process: the providers of databases that spans of its parent are in."""
-
-
-def _adopted(trace: bytes, number: int, database: Path | None, folder: Path, inheritance: Inheritance) -> RemoteSpan:
-    """Return a span of another process to be below. Named by pickles."""
-    home.follow(folder)
-    follow(inheritance)
-    threads.carry_into_threads()
-    processes.carry_into_processes()
-    ticket = partial(_adopted, trace, number, database, folder, inheritance)
-    return RemoteSpan(trace, number, partial(_recording_into, database, inheritance.payload_limit), ticket)
-
-
-def _recording_into(database: Path | None, payload_limit: int) -> run.Run:
-    provider = _below_others.get(database) if database is not None else default_provider(payload_limit)
-    try:
-        provider = provider or _provider_of(database, payload_limit)
-    except Exception as error:  # the user's call goes on whatever it is
-        faults.report(f"opening {database} in a child process", error)
-    return provider.recording if provider is not None else run.SUSPENDED
-
-
-def _provider_of(database: Path | None, payload_limit: int) -> TracerProvider | None:
-    with _default_lock:
-        default = default_provider(payload_limit) if database == home.trace_file() else _default
-        if database is None or (default is not None and default.database == database):
-            return default
-        known = _below_others.get(database) or TracerProvider(database, payload_limit=payload_limit)
-        return _below_others.setdefault(database, known)
-
-
-def _say_nothing_was_recorded() -> None:
-    """A program that asked for records and has none is told so; a replay or a child process has none on purpose."""
-    if processes.is_child() or run.was_overridden() or run.is_disabled():
-        return
-    if _default is not None and not Journal.any_begun:
-        notice.say("this run recorded no call: is anything decorated with @traced or @checkpointable called in it?")
-
-
-def _rules(
-    redact: Callable[[str], str] | bool | None, keys: Iterable[str] | None, keep: Iterable[str] | None
-) -> redaction.Rules | None:
-    now = redaction.active().rules
-    if redact is None and keys is None and keep is None:
-        return now
-    if redact is False:
-        return None
-    now = now or redaction.Rules()
-    function = now.function if redact is None else None if redact is True else redact
-    return redaction.Rules(
-        now.keys if keys is None else keys,  # type: ignore[arg-type]  # it makes tuples of them
-        now.keep if keep is None else keep,  # type: ignore[arg-type]
-        function,
-    )
-
-
-def _set_home(folder: str | os.PathLike[str]) -> None:
-    home.set_home(folder)
 
 
 def _file_of(store: TraceStore) -> Path | None:

@@ -20,9 +20,10 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from clearstone import run
 from clearstone.codec import payload
-from clearstone.codec.payload import MAIN_ALIAS, MAIN_NAMES, main_file
+from clearstone.codec.payload import main_file
 from clearstone.errors import ReplayError, TargetError
 from clearstone.nearest import nearest
+from clearstone.span import MAIN_ALIAS, MAIN_NAMES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -80,7 +80,7 @@ def spawned(database: str, path: str, slot: int) -> None:
 
 def die_at(statement: int) -> None:
     """Let the writer's connection kill the process at its so-manieth statement: in the middle of a transaction."""
-    from clearstone.record import provider
+    from clearstone.record.default import default_provider
 
     left = [statement]
 
@@ -89,7 +89,7 @@ def die_at(statement: int) -> None:
         if left[0] == 0:
             os.kill(os.getpid(), signal.SIGKILL)
 
-    found = provider.default_provider()
+    found = default_provider()
     assert found is not None
     with found._store.database.using() as db:  # type: ignore[attr-defined]
         db.set_trace_callback(trace)
