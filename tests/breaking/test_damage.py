@@ -26,7 +26,7 @@ def step(number):
         os.kill(os.getpid(), signal.SIGKILL)
     return number * "x"
 
-writer.Writer.wake = lambda self: None  # nothing is stored: all of it lies in the journal
+writer.Writer.wake = lambda self, need="look": None  # nothing is stored: all of it lies in the journal
 configure(db_path=sys.argv[1])
 for number in range(12):
     step(number)

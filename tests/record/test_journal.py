@@ -25,7 +25,7 @@ from clearstone.record.supply import LARGEST, MEMORY_LIMIT, SMALLEST
 from clearstone.store.batch import SiteRow
 
 
-def nothing() -> None:
+def nothing(need: str = "look") -> None:
     """Nobody is woken."""
 
 
@@ -409,7 +409,7 @@ def test_past_the_limit_records_are_dropped_counted_and_said_once(
 
 def test_a_blocked_append_goes_on_when_there_is_room() -> None:
     woken = threading.Event()
-    journal = Journal(None, woken.set, limit=2 << 20, on_full="block")
+    journal = Journal(None, lambda need="look": woken.set(), limit=2 << 20, on_full="block")
     done: list[bool] = []
 
     def append() -> None:

@@ -23,7 +23,7 @@ def leave_behind(database: Path) -> None:
     child = os.fork()
     if not child:
         try:
-            Writer.wake = lambda self, *, urgently=False: None  # type: ignore[method-assign]
+            Writer.wake = lambda self, need="look": None  # type: ignore[method-assign]
             provider = TracerProvider(database)
 
             @traced(tracer=provider.get_tracer(), span_type="llm")

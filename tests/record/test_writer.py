@@ -258,3 +258,58 @@ def test_nobody_turns_in_circles_for_a_record_that_is_being_copied() -> None:
     segment.give_up(kept, 24)
     assert provider.shutdown(20)
     assert count(store) == 2
+
+
+@pytest.fixture
+def unhurried(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A writer that lets calls pass for an hour, where nothing else tells it to store."""
+    monkeypatch.setattr(writer, "LOOK_SECONDS", 3600)
+
+
+@pytest.mark.usefixtures("unhurried")
+def test_calls_of_a_burst_have_the_interpreter_to_themselves_and_who_waits_for_the_store_does_not_wait_long() -> None:
+    store = Store()
+    provider, step = recorder(store)
+    for number in range(1000):
+        step(number)
+    time.sleep(0.3)
+    assert count(store) == 0
+    for number in range(3):
+        assert provider.flush(20)
+        assert count(store) == 1000 + number
+        step(number)
+    assert provider.shutdown(20)
+
+
+@pytest.mark.usefixtures("unhurried")
+def test_a_flush_of_more_than_a_batch_does_not_pause_between_batches() -> None:
+    store = Store()
+    provider, step = recorder(store)
+    for number in range(writer.MOST_RECORDS + 100):  # two records a call
+        step(number)
+    assert provider.flush(20)
+    assert count(store) == writer.MOST_RECORDS + 100
+    assert provider.shutdown(20)
+
+
+@pytest.mark.usefixtures("unhurried")
+def test_what_fills_a_segment_is_stored_though_nobody_asks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(writer, "LARGEST", 1 << 20)
+    stored = threading.Event()
+    store = Store(lambda _: stored.set())
+    provider, step = recorder(store)
+    for number in range(10_000):
+        step(number)
+    assert stored.wait(20)
+    assert provider.shutdown(20)
+
+
+@pytest.mark.usefixtures("unhurried")
+def test_a_blocked_call_does_not_wait_for_the_pause_of_the_writer() -> None:
+    store = Store()
+    provider, step = recorder(store, journal_limit=1 << 20, on_full="block")
+    for number in range(10_000):
+        step(number)
+    assert provider.shutdown(20)
+    assert count(store) == 10_000
+    assert provider.journal.dropped == 0

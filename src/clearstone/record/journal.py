@@ -50,7 +50,8 @@ class Journal:
 
     Args:
         folder: where each process has its folder; None to keep records in memory.
-        wake: called after an append while `parked` is true, and when there is no room.
+        wake: called after an append while `parked` is true or which needed another segment; with ``"room"`` when there
+            is no room for one.
         limit: at most so many bytes of segments.
         on_full: what happens past the limit: ``"block"`` waits for the writer, ``"drop-and-count"`` drops the record.
         may_wait: whether the calling thread may wait for room; where it may not, the record is dropped and counted.
@@ -62,7 +63,7 @@ class Journal:
     def __init__(
         self,
         folder: Path | None,
-        wake: Callable[[], None],
+        wake: Callable[..., None],
         limit: int = DEFAULT_LIMIT,
         on_full: OnFull = "drop-and-count",
         may_wait: Callable[[], bool] = lambda: True,
@@ -186,7 +187,7 @@ class Journal:
         while not self._has_room(len(record), lock):
             if lock is not self._lock:  # forked in there, by a signal handler: the record is the parent's
                 return False
-            self.wake()
+            self.wake("room")
             if self._blocks and self._may_wait():
                 with self._room:  # lets go of the lock however often this thread has it
                     self._room.wait(ROOM_SECONDS)

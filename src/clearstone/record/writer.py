@@ -1,9 +1,9 @@
 """The background writer: records go from the journal into the store in batches.
 
 Idea: one daemon thread. What it finds in the journal, up to a few thousand records, is one transaction; when the store
-has taken it, the journal lets go of it. While records come it looks every few hundredths of a second, so that a batch
-is worth its transaction; when none come it does what could wait (compress, recover what children left) and parks, and
-the next append wakes it.
+has taken it, the journal lets go of it. It begins a fifth of a second after the first record came, or when a segment's
+worth is there: a batch is worth its transaction then, and a burst of calls has the interpreter to itself. When no more
+records come it does what could wait (compress, recover what children left) and parks, and the next append wakes it.
 
 Invariant: a record stays in the journal until the store has taken it. A store that is locked, full or down loses
 nothing: the batch is tried again, with growing pauses, while the journal grows. After `close`, and where no thread can
@@ -20,12 +20,13 @@ import contextlib
 import contextvars
 import threading
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from clearstone.errors import StoreError
 from clearstone.record import faults, layout, lifetime
 from clearstone.record.batches import Assembler, store_records
 from clearstone.record.journal import Journal
+from clearstone.record.supply import LARGEST
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -35,9 +36,12 @@ if TYPE_CHECKING:
     from clearstone.store.base import TraceStore
     from clearstone.store.batch import Batch
 
+Need = Literal["look", "room", "flush"]
+"""Why the writer is woken: something came; nothing has room any more; somebody waits until all is stored."""
+
 MOST_BYTES = 4 << 20
 MOST_RECORDS = 4000
-LOOK_SECONDS = 0.2
+LOOK_SECONDS, GLANCE_SECONDS = 0.2, 0.05
 LOOKS_BEFORE_PARKING = 5
 FIRST_PAUSE, LONGEST_PAUSE = 0.05, 2.0
 LOOK_AGAIN_SECONDS = 0.5
@@ -73,7 +77,7 @@ class Writer:
         self._bell.acquire()
         self._progress = threading.Condition()
         self._one_at_a_time = threading.RLock()
-        self._storing = self._recovering = False
+        self._storing = self._recovering = self._hurried = False
         self._waiting_to_fork: set[int] = set()  # threads, by their idents; no lock: each knows of its own alone
         self._forking: set[int] = set()
         self._thread: threading.Thread | None = None
@@ -83,18 +87,21 @@ class Writer:
 
     # --- any thread --------------------------------------------------------------------------------------------------
 
-    def wake(self, *, urgently: bool = False) -> None:
-        """Look at the journal now. The first time this starts the thread; after `close` it stores at once.
+    def wake(self, need: Need = "look") -> None:
+        """Store what is in the journal. The first time this starts the thread; after `close` it stores at once.
 
         Args:
-            urgently: also in a pause after the store failed. Records that find no room must not cut those short.
+            need: why. ``"look"`` leaves the time to the writer, the others mean now; ``"flush"`` also in a pause after
+                the store failed, which records that find no room must not cut short.
         """
         thread = self._thread
+        if need != "look":
+            self._hurried = True
         if self._closed:
             self._store_late()
         elif thread is None or not thread.is_alive():
             self._start()
-        elif urgently or self._problem is None or self.journal.parked:
+        elif need == "flush" or self._problem is None or self.journal.parked:
             self._ring()
 
     def _ring(self) -> None:
@@ -119,7 +126,7 @@ class Writer:
         """
         target, until = self.journal.appended, time.monotonic() + timeout
         if self.journal.stored < target:
-            self.wake(urgently=True)
+            self.wake("flush")
         with self._progress:
             while (self.journal.stored < target or self._recovering) and self._can_wait():
                 left = until - time.monotonic()
@@ -267,6 +274,7 @@ class Writer:
 
     def _loop(self) -> None:
         pause, looks = FIRST_PAUSE, 0
+        self._let_calls_pass()
         while not self._closed:
             if self._waiting_to_fork:  # a lock goes to whoever is faster, and that is this thread
                 self._bell.acquire(timeout=FIRST_PAUSE)
@@ -282,10 +290,10 @@ class Writer:
 
     def _rest(self, looks: int) -> int:
         """Wait for more; return how often nothing had come."""
-        if self.journal.appended - self.journal.stored > MOST_BYTES // 4:
+        if self._behind() > MOST_BYTES // 4 or self._is_hurried():
             return 0
         if looks < LOOKS_BEFORE_PARKING:
-            self._bell.acquire(timeout=LOOK_SECONDS)
+            self._let_calls_pass()
             return looks + 1
         if self._tidy(TIDY_SECONDS):
             return looks  # a look at the journal, then some more
@@ -294,7 +302,30 @@ class Writer:
         if self.journal.stored >= self.journal.appended:  # nothing came between the last look and the flag
             self._bell.acquire()
         self.journal.parked = self._closed
+        self._let_calls_pass()
         return 0
+
+    def _let_calls_pass(self) -> None:
+        """Wait for more, unless somebody waits for the writer or a segment's worth is there; keep a segment ready."""
+        until = time.monotonic() + LOOK_SECONDS
+        while not self._closed and not self._is_hurried() and self._behind() < LARGEST:
+            left = until - time.monotonic()
+            if left <= 0:
+                return
+            self._bell.acquire(timeout=min(left, GLANCE_SECONDS))
+            self.journal.keep_spare()
+
+    def _is_hurried(self) -> bool:
+        """Whether something in the journal is to be stored now."""
+        if self._hurried:
+            self._hurried = False  # before the look: who comes after it says so again
+            if self._behind() > 0:
+                self._hurried = True
+        return self._hurried
+
+    def _behind(self) -> int:
+        """Return how many bytes the store lacks."""
+        return self.journal.appended - self.journal.stored
 
     def _tidy(self, seconds: float) -> bool:
         """Let the store do what can wait; return whether something is left that may be done now."""
