@@ -3,7 +3,8 @@
     python benchmarks/publish.py [--from benchmarks/.results]
 
 A marker is a line ``<!-- NAME -->``; what stands between it and ``<!-- /NAME -->`` is replaced by NAME.md, or by
-NAME.txt as a block of text. A result that is not there leaves its place alone.
+NAME.txt as a block of text. A result that is not there leaves its place alone. NAME_all is a section below NAME's: its
+headings are one level deeper.
 """
 
 import argparse
@@ -33,11 +34,12 @@ def filled(page: str, results: Path) -> str:
 
 def found(name: str, results: Path) -> str | None:
     """Return the result of that name as Markdown."""
-    table, text = results / f"{name}.md", results / f"{name}.txt"
+    table, block = results / f"{name}.md", results / f"{name}.txt"
     if table.exists():
-        return table.read_text().strip()
-    if text.exists():
-        return f"```text\n{text.read_text().strip()}\n```"
+        text = table.read_text().strip()
+        return text.replace("\n### ", "\n#### ") if name.endswith("_all") else text
+    if block.exists():
+        return f"```text\n{block.read_text().strip()}\n```"
     return None
 
 
