@@ -59,6 +59,9 @@ class FakeSpan:
     def trace_so_far(self) -> Trace:
         return Trace(self.trace_id)
 
+    def others_on(self, instance: Any) -> tuple[str, ...]:
+        raise NotImplementedError
+
 
 @contextmanager
 def inside(span: FakeSpan, override: run.Run | None = None) -> Iterator[None]:

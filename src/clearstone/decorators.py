@@ -16,21 +16,20 @@ import functools
 import inspect
 import pickle
 import sys
-import sysconfig
 from dataclasses import replace as with_changes
-from pathlib import Path
 from types import FunctionType
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from clearstone import drivers, run
 from clearstone.callables import Decoration, kind_of
+from clearstone.checkpoint.origin import is_installed
 from clearstone.errors import ConfigurationError
 from clearstone.proxies import BoundFunctionWrapper, FunctionWrapper
 from clearstone.sites import check_options, described, key_of, name_in, positional_names, span_name
 from clearstone.span import ReplayMode, Site
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Callable, Generator, Mapping
+    from collections.abc import AsyncGenerator, Callable, Generator, Iterable, Mapping
 
     from clearstone.record.tracer import Tracer
 
@@ -178,8 +177,12 @@ def traced(
 @overload
 def checkpointable(target: C, /) -> C: ...
 @overload
-def checkpointable() -> Callable[[C], C]: ...
-def checkpointable(target: Any = None, /) -> Any:
+def checkpointable(
+    *, exclude: Iterable[str] = (), rebuild: Mapping[str, Callable[[], Any]] | None = None
+) -> Callable[[C], C]: ...
+def checkpointable(
+    target: Any = None, /, *, exclude: Iterable[str] = (), rebuild: Mapping[str, Callable[[], Any]] | None = None
+) -> Any:
     """Save the agent's state when an exception leaves it.
 
     Above a class, every public method becomes a boundary, also those its subclasses override or add; properties and
@@ -188,20 +191,35 @@ def checkpointable(target: Any = None, /) -> Any:
     recorded so far and the exception, which then goes on unchanged. A boundary that is not `traced` has a span of its
     own, of type ``agent``.
 
+    What of the state does not pickle is left out and named (see `Checkpoint.missing`), as are secrets. A class may have
+    a method ``on_restore(self, missing)``: it is called when a state is restored, with what is still missing of it.
+
     Args:
         target: the class, method or function, when used without parentheses.
+        exclude: names of attributes that are not saved. Above a class only, as is `rebuild`.
+        rebuild: makers of attributes that are not saved, by name, called without arguments when a state is restored:
+            ``rebuild={"client": make_client}``. ``"search.client"`` names an attribute of another object.
 
     Returns:
         The same class, or the decorated callable.
 
     Raises:
-        ConfigurationError: what is decorated is neither.
+        ConfigurationError: what is decorated is neither, or an option cannot be meant.
     """
-    if target is None:
-        return checkpointable
-    from clearstone.checkpoint import policy  # noqa: F401 - loaded here: no part of the import, nor of the first call
+    from clearstone.checkpoint import options, policy  # noqa: F401 - no part of the import, nor of the first call
 
-    return _bounded_class(target) if isinstance(target, type) else _bounded(target)
+    chosen = options.checked(exclude, {} if rebuild is None else rebuild)
+
+    def decorate(target: Any) -> Any:
+        if isinstance(target, type):
+            if chosen != options.StateOptions():
+                setattr(target, options.ATTRIBUTE, chosen)
+            return _bounded_class(target)
+        if chosen != options.StateOptions():
+            raise ConfigurationError("exclude= and rebuild= are about an agent's state: put them above its class")
+        return _bounded(target)
+
+    return decorate if target is None else decorate(target)
 
 
 # --- making wrappers -------------------------------------------------------------------------------------------------
@@ -299,21 +317,13 @@ def _inherited_from_user_code(cls: type) -> dict[str, Any]:
     """Public methods of plain bases, by name. Bases of installed libraries keep their methods as they are."""
     found: dict[str, Any] = {}
     for base in cls.__mro__[1:]:
-        if _is_installed(base) or "__clearstone_follows__" in vars(base):
+        if is_installed(base) or "__clearstone_follows__" in vars(base):
             continue
         for name, member in vars(base).items():
             own = name in vars(cls) or name in found or isinstance(member, TracedFunction | classmethod | staticmethod)
             if not own and _is_public_method(name, member):
                 found[name] = member
     return found
-
-
-def _is_installed(cls: type) -> bool:
-    if cls.__module__ in sys.builtin_module_names or cls.__module__ in sys.stdlib_module_names:
-        return True
-    file = getattr(sys.modules.get(cls.__module__), "__file__", None) or ""
-    paths = sysconfig.get_paths()
-    return any(Path(file).is_relative_to(paths[place]) for place in ("stdlib", "purelib", "platlib"))
 
 
 class InheritedMethod:

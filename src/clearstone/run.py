@@ -149,6 +149,9 @@ class OpenSpan(SpanAbove, Protocol):
     def snapshot(self) -> Span:
         """The span as it is now."""
 
+    def others_on(self, instance: Any) -> tuple[str, ...]:
+        """The names of calls at work on an object that are neither this one nor above it."""
+
     def trace_so_far(self) -> Trace:
         """Every span of this trace known in this process: ended, stored and still open ones."""
 

@@ -12,7 +12,7 @@ import datetime as dt
 import os
 import random
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -92,9 +92,11 @@ class CheckpointManager:
             raise TraceNotFoundError(
                 f"trace {trace.trace_id} has no span {span_id!r}; get the trace again after that span has ended"
             )
-        return new_checkpoint(
-            agent, state.take(agent), trace=trace, span=span, taken_ns=now, random_state=random.getstate()
-        )
+        current: Any = run.current_span.get()
+        others = current.others_on(agent) if current is not None and not current.inherited else ()
+        taken = state.take(agent)
+        taken = replace(taken, concurrent=tuple(dict.fromkeys((*others, *taken.concurrent))))
+        return new_checkpoint(agent, taken, trace=trace, span=span, taken_ns=now, random_state=random.getstate())
 
     def save_checkpoint(self, checkpoint: Checkpoint, filename: str | None = None) -> Path:
         """Write `checkpoint` to the folder, whole or not at all.

@@ -13,6 +13,7 @@ from clearstone.errors import CheckpointError
 if TYPE_CHECKING:
     import datetime as dt
 
+    from clearstone.checkpoint.missing import MissingMember
     from clearstone.checkpoint.state import AgentState
     from clearstone.span import Failure, Payload, Span, Trace
 
@@ -102,6 +103,16 @@ class Checkpoint:
         """
         self.require_same_python()
         return states.load_values(self.state, f"<the agent {self.agent_name}>")
+
+    @property
+    def missing(self) -> tuple[MissingMember, ...]:
+        """What of the state was not saved: what does not pickle, secrets, and what the class excludes."""
+        return self.state.missing
+
+    @property
+    def concurrent(self) -> tuple[str, ...]:
+        """Who may have changed the state while it was taken: names of calls on the same agent that were at work."""
+        return self.state.concurrent
 
     def require_same_python(self) -> None:
         """Refuse to load what another Python wrote: its bytecode would crash this interpreter.

@@ -15,6 +15,7 @@ from __future__ import annotations
 import contextlib
 import os
 import random
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -56,11 +57,15 @@ class Entry:
     problem: str = ""
 
 
-def at_entry(site: Site, instance: Any, taken_ns: int) -> Entry:
+Others = Callable[[Any], tuple[str, ...]]
+"""Gives the names of calls at work on an object, besides the one that asks."""
+
+
+def at_entry(site: Site, instance: Any, taken_ns: int, others: Others) -> Entry:
     """Take the state of the agent that a call of `site` is bound to. Never raises for its sake."""
     agent, key = (None, _on_class(site, instance)) if isinstance(instance, type) else (instance, site.key)
     try:
-        taken = _take(agent) if agent is not None else state.NO_STATE
+        taken = _take(agent, others) if agent is not None else state.NO_STATE
     except (Exception, SystemExit) as error:
         return Entry(agent, key, state.NO_STATE, taken_ns, random.getstate(), f"{type(error).__name__}: {error}")
     return Entry(agent, key, taken, taken_ns, random.getstate())
@@ -71,9 +76,12 @@ def _on_class(site: Site, cls: type) -> str:
     return f"{module}:{cls.__qualname__}.{site.key.rpartition('.')[2]}"
 
 
-def _take(agent: Any) -> state.AgentState:
+def _take(agent: Any, others: Others) -> state.AgentState:
+    before = others(agent)
     with run.suspended():  # a get_state that calls decorated methods records nothing
-        return state.take(agent)
+        taken = state.take(agent)
+    who = dict.fromkeys((*before, *others(agent), *taken.concurrent))
+    return replace(taken, concurrent=tuple(who)) if who else taken
 
 
 def counts(error: BaseException) -> bool:
@@ -81,7 +89,7 @@ def counts(error: BaseException) -> bool:
     return isinstance(error, Exception | KeyboardInterrupt)
 
 
-def at_failure(entry: Entry, span: Span, trace: Trace, error: BaseException) -> None:
+def at_failure(entry: Entry, span: Span, trace: Trace, error: BaseException, others: Others) -> None:
     """Save a checkpoint of a call that failed, and say in one line where it is. Never raises for its sake.
 
     Args:
@@ -89,9 +97,10 @@ def at_failure(entry: Entry, span: Span, trace: Trace, error: BaseException) -> 
         span: the boundary's span, ended.
         trace: every span so far.
         error: the exception that leaves the call.
+        others: who else is at work on an object.
     """
     try:
-        path = _save(entry, span, trace, error)
+        path = _save(entry, span, trace, error, others)
     except Exception as problem:
         notice.say(f"no checkpoint of the failed {span.site}: {type(problem).__name__}: {problem}")
     else:
@@ -100,7 +109,7 @@ def at_failure(entry: Entry, span: Span, trace: Trace, error: BaseException) -> 
         )
 
 
-def _save(entry: Entry, span: Span, trace: Trace, error: BaseException) -> Path:
+def _save(entry: Entry, span: Span, trace: Trace, error: BaseException, others: Others) -> Path:
     if entry.problem:
         raise CheckpointError(f"its state at entry could not be taken ({entry.problem})")
     failure = dump_exception(error)
@@ -109,7 +118,7 @@ def _save(entry: Entry, span: Span, trace: Trace, error: BaseException) -> Path:
     signature = _signature(failure)
     earlier = _same_failure(folder, signature)
     seen = max((occurrences for _, occurrences, _ in earlier), default=0)
-    checkpoint = _checkpoint(entry, span, trace, failure, signature)
+    checkpoint = _checkpoint(entry, span, trace, failure, signature, _state_now(entry.agent, others))
     path = CheckpointManager(folder).save_checkpoint(replace(checkpoint, occurrences=seen + 1))
     for _, _, old in earlier[KEPT_PER_FAILURE - 1 :]:
         with contextlib.suppress(OSError):  # another process removed it, or may
@@ -117,7 +126,9 @@ def _save(entry: Entry, span: Span, trace: Trace, error: BaseException) -> Path:
     return path
 
 
-def _checkpoint(entry: Entry, span: Span, trace: Trace, failure: Failure, signature: str) -> Checkpoint:
+def _checkpoint(  # noqa: PLR0917 - what `_save` found
+    entry: Entry, span: Span, trace: Trace, failure: Failure, signature: str, now: state.AgentState | None
+) -> Checkpoint:
     method = span.site.rpartition(".")[2] if entry.agent is not None else ""
     return new_checkpoint(
         entry.agent,
@@ -129,7 +140,7 @@ def _checkpoint(entry: Entry, span: Span, trace: Trace, failure: Failure, signat
         random_state=entry.random_state,
         call=FailedCall(entry.site, method, _input(span)),
         failure=failure,
-        state_at_failure=_state_now(entry.agent),
+        state_at_failure=now,
     )
 
 
@@ -139,9 +150,9 @@ def _input(span: Span) -> Payload:
     return span.input
 
 
-def _state_now(agent: Any) -> state.AgentState | None:
+def _state_now(agent: Any, others: Others) -> state.AgentState | None:
     try:
-        return _take(agent) if agent is not None else None
+        return _take(agent, others) if agent is not None else None
     except (Exception, SystemExit) as error:
         notice.say(f"the state at the failure could not be taken: {type(error).__name__}: {error}")
         return None

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from clearstone.checkpoint import spans
 from clearstone.checkpoint.environment import Environment
+from clearstone.checkpoint.missing import MissingMember
 from clearstone.checkpoint.model import Checkpoint, FailedCall
-from clearstone.checkpoint.state import AgentState, MissingMember
+from clearstone.checkpoint.state import AgentState
 from clearstone.codec import payload
 from clearstone.span import Failure
 
@@ -108,12 +109,13 @@ def _put_state(sections: dict[str, bytes], name: str, state: AgentState) -> dict
         "form": state.form,
         "payload": _put(sections, name, state.payload),
         "missing": [asdict(member) for member in state.missing],
+        "concurrent": state.concurrent,
     }
 
 
 def _state(header: Mapping[str, Any], data: bytes) -> AgentState:
     missing = tuple(MissingMember(**member) for member in header["missing"])
-    return AgentState(payload.of_raw(header["payload"], data), header["form"], missing)
+    return AgentState(payload.of_raw(header["payload"], data), header["form"], missing, tuple(header["concurrent"]))
 
 
 def _environment(header: Mapping[str, Any]) -> Environment:

@@ -4,8 +4,8 @@ Idea: the state is what `get_state` returns, where the agent has that and `load_
 ``__dict__`` and in slots. It is pickled once, with the agent itself written as "the one being restored", so that a
 closure over ``self`` belongs to the restored agent and not to a copy of the old one.
 
-Invariant: taking never changes the agent, and one attribute that does not pickle costs that attribute only: a
-`Missing` stands in its place and says so when touched. Restoring never calls ``__init__``.
+Invariant: taking never changes the agent, and one member that does not pickle costs that member only: a `Missing`
+stands in its place and says so when touched. Secrets are left out likewise. Restoring never calls ``__init__``.
 
 Refused: ``copy.deepcopy`` (slower than pickling, and shares what it cannot copy); pickling the agent object (its own
 ``__reduce__`` may call the constructor).
@@ -15,31 +15,29 @@ from __future__ import annotations
 
 import contextlib
 import inspect
+import io
 from dataclasses import dataclass, field
 from types import BuiltinFunctionType, MemberDescriptorType, SimpleNamespace
-from typing import Any, Literal, NoReturn
+from typing import TYPE_CHECKING, Any, Literal
 
+from clearstone.checkpoint import restoring
+from clearstone.checkpoint.missing import Missing, MissingMember
+from clearstone.checkpoint.options import options_of
+from clearstone.checkpoint.pickling import Replaced, StatePickler, Survey, described, secrets_in
+from clearstone.checkpoint.refusals import find, secret
 from clearstone.codec import payload
-from clearstone.errors import MissingMemberError, StateError
+from clearstone.errors import StateError
 from clearstone.span import Payload
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 Form = Literal["methods", "attributes", "none"]
 
-
-@dataclass(frozen=True, slots=True)
-class MissingMember:
-    """An attribute that was not saved: its path from the agent, its type, a short repr, and why."""
-
-    path: str
-    type_name: str
-    text: str
-    reason: str
-
-    def __str__(self) -> str:
-        return (
-            f"{self.path} ({self.type_name}) was not saved in the checkpoint: {self.reason}. "
-            f"Leave it out in get_state() and rebuild it in load_state()."
-        )
+UNKNOWN = "an unknown thread"
+CHANGED = ("changed size during iteration", "mutated during iteration", "changed during iteration")
+MOST_PASSES = 5
+"""So often a state is looked through for what refuses; it may change meanwhile."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,46 +47,15 @@ class AgentState:
     Args:
         payload: a pickled dict.
         form: ``"methods"`` if `get_state` gave it, ``"attributes"`` if the attributes did, ``"none"`` without an agent.
-        missing: the attributes that could not be saved.
+        missing: what was not saved.
+        concurrent: who may have changed it while it was taken: names of calls on the same object that were at work,
+            and `UNKNOWN` where it changed under the pickler's hands.
     """
 
     payload: Payload
     form: Form
     missing: tuple[MissingMember, ...] = field(default=())
-
-
-class Missing:
-    """Stands where an attribute could not be saved; any use of it raises `MissingMemberError`.
-
-    Looking at it does not: `repr`, ``==``, `hash`, copying and pickling work.
-    """
-
-    __slots__ = ("__weakref__", "_member")
-
-    def __init__(self, member: MissingMember) -> None:
-        object.__setattr__(self, "_member", member)
-
-    def __reduce__(self) -> tuple[type[Missing], tuple[MissingMember]]:
-        return Missing, (object.__getattribute__(self, "_member"),)
-
-    def __repr__(self) -> str:
-        member: MissingMember = object.__getattribute__(self, "_member")
-        return f"<missing {member.type_name} {member.path}>"
-
-    def __getattr__(self, name: str) -> Any:
-        if name.startswith("__") and name.endswith("__"):
-            raise AttributeError(name)  # what copy, pickle and inspect probe for
-        self._touched()
-
-    def _touched(self, *_: Any, **__: Any) -> NoReturn:
-        raise MissingMemberError(str(object.__getattribute__(self, "_member")))
-
-    __call__ = __enter__ = __exit__ = __iter__ = __next__ = __len__ = __bool__ = __contains__ = _touched
-    __getitem__ = __setitem__ = __delitem__ = __setattr__ = __delattr__ = __reversed__ = _touched
-    __await__ = __aenter__ = __aexit__ = __aiter__ = __anext__ = _touched
-    __lt__ = __le__ = __gt__ = __ge__ = __int__ = __float__ = __index__ = __neg__ = __abs__ = _touched
-    __add__ = __radd__ = __sub__ = __rsub__ = __mul__ = __rmul__ = __truediv__ = __rtruediv__ = _touched
-    __floordiv__ = __rfloordiv__ = __mod__ = __rmod__ = __or__ = __ror__ = __and__ = __rand__ = _touched
+    concurrent: tuple[str, ...] = field(default=())
 
 
 NO_STATE = AgentState(payload.dump({}), "none")
@@ -102,7 +69,7 @@ def take(agent: Any) -> AgentState:
         agent: any object.
 
     Returns:
-        The state; what could not be saved of it is in `AgentState.missing`.
+        The state; what could not be saved of it, or must not, is in `AgentState.missing`.
 
     Raises:
         StateError: the agent has only one of `get_state` and `load_state`, its `get_state` returns no dict, or its
@@ -111,10 +78,110 @@ def take(agent: Any) -> AgentState:
     """
     form = _form(agent)
     state = _from_get_state(agent) if form == "methods" else _attributes(agent)
-    try:
-        return AgentState(_dump(state, agent), form)
-    except Exception:
-        return _take_without_the_unpicklable(state, agent, form)
+    return _Taking(agent, state, form).taken()
+
+
+class _Taking:
+    """One state on its way into bytes."""
+
+    def __init__(self, agent: Any, state: dict[str, Any], form: Form) -> None:
+        self._agent = agent
+        self._form: Form = form
+        self._missing: list[MissingMember] = []
+        self._with_code = True
+        self._changed = False
+        self._survey: Survey | None = None  # its objects live as long as their ids are used
+        self._state = {**state, **{name: Missing(member) for name, member in self._left_out(state)}}
+
+    def _left_out(self, state: dict[str, Any]) -> Iterator[tuple[str, MissingMember]]:
+        """Give what is left out by its name: what the class says, and secrets."""
+        chosen = options_of(type(self._agent)).reasons()
+        for name, value in state.items():
+            if name in chosen:
+                member = described(f"self.{name}", value, chosen[name], own_methods=self._own_methods)
+                self._missing.append(member)
+                yield name, member
+        for name in secrets_in({name: value for name, value in state.items() if name not in chosen}):
+            member = secret(f"self.{name}", state[name], own_methods=self._own_methods)
+            self._missing.append(member)
+            yield name, member
+
+    @property
+    def _own_methods(self) -> bool:
+        return self._form == "methods"
+
+    def taken(self) -> AgentState:
+        replaced = Replaced()
+        try:
+            data = self._written(replaced)
+            if not replaced.unplaced:
+                return self._as_state(data, replaced)
+        except Exception as error:  # what refuses is looked for next, and named
+            self._notice_change(error)
+        for _ in range(MOST_PASSES):
+            found = self._surveyed()
+            if found is None:
+                break
+            replaced = found
+            try:
+                data = self._written(replaced)
+                if not replaced.unplaced:
+                    return self._as_state(data, replaced)
+            except Exception as error:  # it refuses at some times only: another look
+                self._notice_change(error)
+        return self._without_whole_attributes()
+
+    def _written(self, replaced: Replaced, survey: Survey | None = None) -> bytes:
+        """Return the pickle; where code of the script does not pickle, its definitions by name alone."""
+        replaced.unplaced = 0
+        pickler = StatePickler(buffer := io.BytesIO(), self._agent, replaced, survey, with_code=self._with_code)
+        try:
+            pickler.dump(self._state)
+        except Exception:
+            if not pickler.met_definitions or not self._with_code:
+                raise
+            self._with_code = False
+            return self._written(replaced, survey)
+        return buffer.getvalue()
+
+    def _surveyed(self) -> Replaced | None:
+        """Return what to leave out, each with its path; None where that cannot be found out."""
+        survey, before = Survey(), self._survey
+        try:
+            self._written(Replaced(), survey)
+        except Exception as error:
+            self._notice_change(error)
+            return Replaced() if self._is_changing(error) else None
+        self._survey = survey
+        return find(self._state, survey, before, own_methods=self._own_methods)
+
+    def _as_state(self, data: bytes, replaced: Replaced) -> AgentState:
+        missing = (*self._missing, *replaced.objects.values(), *replaced.attributes.values())
+        return AgentState(Payload("cloudpickle", data), self._form, missing, (UNKNOWN,) if self._changed else ())
+
+    def _notice_change(self, error: Exception) -> None:
+        self._changed = self._changed or self._is_changing(error)
+
+    def _is_changing(self, error: Exception) -> bool:
+        """Whether the pickler says that another thread changed what it was writing."""
+        return isinstance(error, RuntimeError) and str(error).endswith(CHANGED)
+
+    def _without_whole_attributes(self) -> AgentState:
+        """Leave out every attribute that does not pickle: what refuses in it is nowhere to be found."""
+        for name, value in self._state.items():
+            reason = self._why_unpicklable(value)
+            if reason is not None:
+                member = described(f"self.{name}", value, reason, own_methods=self._own_methods)
+                self._missing.append(member)
+                self._state[name] = Missing(member)
+        return self._as_state(self._written(Replaced()), Replaced())
+
+    def _why_unpicklable(self, value: Any) -> str | None:
+        try:
+            StatePickler(io.BytesIO(), self._agent, Replaced(), with_code=self._with_code).dump(value)
+        except Exception as error:
+            return f"{type(error).__name__}: {payload.safe_str(error)}"
+        return None
 
 
 def restore(agent_class: type, state: AgentState) -> Any:
@@ -126,10 +193,17 @@ def restore(agent_class: type, state: AgentState) -> Any:
     agent = _blank(agent_class)
     values = load_values(state, agent)
     if state.form == "methods":
-        _give_to_load_state(agent, values)
+        _give_to_load_state(agent, _brought_back(agent_class, values, state.missing))
     else:
         _set_attributes(agent, values)
+    restoring.fill(agent, state.missing, _set_attribute)
     return agent
+
+
+def _brought_back(cls: type, values: dict[str, Any], missing: tuple[MissingMember, ...]) -> dict[str, Any]:
+    """Return `values` as `load_state` gets them: with what can be made again."""
+    found = {each.name: made for each in missing if each.name in values for made in [restoring.made(cls, each)]}
+    return {**values, **{name: value for name, value in found.items() if value is not restoring.NOTHING}}
 
 
 def load_values(state: AgentState, agent: Any) -> dict[str, Any]:
@@ -211,35 +285,6 @@ def _slots(cls: type) -> dict[str, MemberDescriptorType]:
     return found
 
 
-def _dump(state: dict[str, Any], agent: Any) -> Payload:
-    return Payload("cloudpickle", payload.dump_by_value(state, itself=agent))
-
-
-def _take_without_the_unpicklable(state: dict[str, Any], agent: Any, form: Form) -> AgentState:
-    kept, missing = {}, []
-    for name, value in state.items():
-        reason = _why_unpicklable(value, agent)
-        if reason is None:
-            kept[name] = value
-            continue
-        member = MissingMember(f"self.{name}", _type_name(value), payload.safe_repr(value), reason)
-        missing.append(member)
-        kept[name] = Missing(member)
-    return AgentState(_dump(kept, agent), form, tuple(missing))
-
-
-def _why_unpicklable(value: Any, agent: Any) -> str | None:
-    try:
-        payload.dump_by_value(value, itself=agent)
-    except Exception as error:
-        return f"{type(error).__name__}: {error}"
-    return None
-
-
-def _type_name(value: Any) -> str:
-    return f"{type(value).__module__}.{type(value).__qualname__}"
-
-
 def _blank(cls: type) -> Any:
     try:
         return _native_base(cls).__new__(cls)
@@ -259,11 +304,20 @@ def _give_to_load_state(agent: Any, values: dict[str, Any]) -> None:
 
 
 def _set_attributes(agent: Any, values: dict[str, Any]) -> None:
-    slots, attributes = _slots(type(agent)), _dict(agent)
-    for name, value in values.items():  # past setattr, which frozen dataclasses and validating models refuse
-        if name in slots:
-            slots[name].__set__(agent, value)
-        elif attributes is not None:
-            attributes[name] = value
-        else:
-            raise StateError(f"{type(agent).__qualname__} has no slot {name!r} today, but the saved state fills it")
+    for name, value in values.items():
+        _set_attribute(agent, name, value)
+
+
+def _set_attribute(owner: Any, name: str, value: Any) -> None:
+    """Set it past ``__setattr__``, which frozen dataclasses and validating models refuse.
+
+    Raises:
+        StateError: there is no place for it.
+    """
+    slot, attributes = _slots(type(owner)).get(name), _dict(owner)
+    if slot is not None:
+        slot.__set__(owner, value)
+    elif attributes is not None:
+        attributes[name] = value
+    else:
+        raise StateError(f"{type(owner).__qualname__} has no slot {name!r} today, but the saved state fills it")

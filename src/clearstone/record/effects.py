@@ -40,6 +40,8 @@ DICTS = frozenset({dict, defaultdict, OrderedDict, Counter})
 CONTAINERS = SEQUENCES | DICTS | {set, bytearray}
 """Exact types: the length of a subclass is the user's code to tell."""
 
+MOST_OTHERS = 20
+
 SMALL = 32
 """Of a container of at most so many items all are noted."""
 
@@ -161,14 +163,29 @@ def _new(instance: Any) -> _Object:
 
 def _meet(watch: Watch, call: RecordedCall, known: _Object) -> None:
     """Find who else is at work on the object: calls above this one wait for it, any other may change what it does."""
-    above = set()
-    span: Any = call.parent
-    while span is not None:
-        above.add(id(span))
-        span = getattr(span, "parent", None)
+    above = _above(call.parent)
     for other in known.at_work():
         if id(other.call) not in above:
             other.ambiguous = watch.ambiguous = True
+
+
+def _above(span: Any) -> set[int]:
+    """Return the ids of `span` and the spans above it."""
+    found = set()
+    while span is not None:
+        found.add(id(span))
+        span = getattr(span, "parent", None)
+    return found
+
+
+def others_on(instance: Any, span: Any) -> tuple[str, ...]:
+    """Return the names of the calls at work on an object that are neither `span` nor above it, a few at most."""
+    known = _objects.get(id(instance))
+    if known is None or not known.is_of(instance):
+        return ()
+    above = _above(span)
+    found = (watch.call.name for watch in list(known.active.values()) if id(watch.call) not in above)
+    return tuple(dict.fromkeys(itertools.islice(found, MOST_OTHERS)))
 
 
 def _look(instance: Any) -> dict[str, Look]:

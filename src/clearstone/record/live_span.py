@@ -20,7 +20,7 @@ from clearstone.codec import payload
 from clearstone.codec.exceptions import dump_exception
 from clearstone.codec.redact import active
 from clearstone.errors import ConfigurationError
-from clearstone.record import faults, identity, layout
+from clearstone.record import effects, faults, identity, layout
 from clearstone.record.ancestry import Identified, is_open_boundary, shorten
 from clearstone.record.attributes import kept
 from clearstone.record.packed import pack_end, pack_start, start_head
@@ -291,6 +291,10 @@ class LiveSpan(Identified):
             outcome=self._outcome(),
             instance=self.instance,
         )
+
+    def others_on(self, instance: Any) -> tuple[str, ...]:
+        """Return the names of calls at work on an object that are neither this one nor above it."""
+        return effects.others_on(instance, self)
 
     def trace_so_far(self) -> Trace:
         """Return every span of this trace known to its providers."""

@@ -128,7 +128,8 @@ class Recording:
             if call.entry is not None:
                 from clearstone.checkpoint import policy  # with the first boundary: most programs have none
 
-                call.entry = policy.at_entry(site, instance, start_ns)  # part of the call: what it calls starts later
+                # part of the call: what it calls starts later
+                call.entry = policy.at_entry(site, instance, start_ns, call.others_on)
         except Exception as error:
             faults.report(f"recording a call of {site.key}", error)
             return run.PASSING
@@ -334,7 +335,7 @@ class RecordedCall(LiveSpan):
                 from clearstone.checkpoint import policy
 
                 if policy.counts(error):
-                    policy.at_failure(entry, self.snapshot(), self.trace_so_far(), error)
+                    policy.at_failure(entry, self.snapshot(), self.trace_so_far(), error, self.others_on)
         except Exception as fault:
             faults.report(f"recording the failure of {self.name}", fault)
         finally:

@@ -1,0 +1,57 @@
+"""What a class says about its state, through `@checkpointable`: what is left out, and how it is brought back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from clearstone.errors import ConfigurationError
+
+ATTRIBUTE = "__clearstone_state__"
+"""Where a class keeps them."""
+
+
+@dataclass(frozen=True, slots=True)
+class StateOptions:
+    """Options of one class.
+
+    Args:
+        exclude: names of attributes that are left out.
+        rebuild: makers, called without arguments when a state is restored, by the attribute they make: ``"client"``,
+            or ``"search.client"`` for that attribute of another object. Attributes of the agent itself are left out.
+    """
+
+    exclude: tuple[str, ...] = ()
+    rebuild: Mapping[str, Callable[[], Any]] = field(default_factory=dict)
+
+    def reasons(self) -> dict[str, str]:
+        """Return why an attribute of the agent is left out, by its name."""
+        excluded = dict.fromkeys(self.exclude, "@checkpointable excludes it")
+        return {**excluded, **dict.fromkeys(self.rebuild, "@checkpointable rebuilds it")}
+
+
+def options_of(cls: type) -> StateOptions:
+    """Return what `cls`, or the base it has it from, says."""
+    options = getattr(cls, ATTRIBUTE, None)
+    return options if isinstance(options, StateOptions) else StateOptions()
+
+
+def checked(exclude: Any, rebuild: Any) -> StateOptions:
+    """Return options as a user gave them.
+
+    Raises:
+        ConfigurationError: `exclude` holds no names, or `rebuild` no makers by name.
+    """
+    names = (exclude,) if isinstance(exclude, str) else tuple(exclude) if isinstance(exclude, Iterable) else (exclude,)
+    for name in names:
+        if not isinstance(name, str) or not name.isidentifier():
+            raise ConfigurationError(f"exclude={exclude!r}: {name!r} is no attribute's name; write exclude=('cache',)")
+    if not isinstance(rebuild, Mapping):
+        raise ConfigurationError(f"rebuild={rebuild!r} is no dict; write rebuild={{'client': make_client}}")
+    for name, make in rebuild.items():
+        if not isinstance(name, str) or not all(part.isidentifier() for part in name.split(".")):
+            raise ConfigurationError(f"rebuild: {name!r} is no attribute's name, such as 'client' or 'search.client'")
+        if not callable(make):
+            raise ConfigurationError(f"rebuild: {name!r} is made by {make!r}, which cannot be called; give a function")
+    return StateOptions(names, dict(rebuild))

@@ -1,0 +1,247 @@
+"""The pickler of an agent's state: what is to be left out becomes a `Missing`, and what refuses does not stop the rest.
+
+Idea: it is `codec.pickler.ByValuePickler` with a list of what to replace. Attributes of secret names, and pydantic's
+secret values, are replaced wherever it meets them. With a `Survey` it also notes how every object was taken apart, and
+goes on past those that refuse: `checkpoint.refusals` finds out from that which objects have to be left out, and where
+they are.
+
+Invariant: a state is written once for good, when it is known what is left out and by which path; a survey's own output
+is thrown away.
+
+Refused: asking each member apart whether it pickles (an object shared by two of them would be written twice, and a path
+ends at the member); loading the result as a proof (what is loaded may act: a proof copy's ``__del__`` removed a live
+directory when it was tried).
+"""
+
+from __future__ import annotations
+
+import copyreg
+import pickle
+import sys
+from dataclasses import dataclass, field
+from types import BuiltinFunctionType, FunctionType
+from typing import TYPE_CHECKING, Any
+
+from clearstone.checkpoint.missing import Missing, MissingMember
+from clearstone.codec import payload
+from clearstone.codec.pickler import ByValuePickler
+from clearstone.codec.redact import active
+
+if TYPE_CHECKING:
+    import io
+    from collections.abc import Mapping
+
+SECRET_VALUES = frozenset({"pydantic.types.SecretStr", "pydantic.types.SecretBytes"})
+SECRET = "it is a secret"  # noqa: S105 - a reason
+
+
+@dataclass(slots=True)
+class Replaced:
+    """What a pickler writes a `Missing` for.
+
+    Args:
+        objects: by `id`. The state holds these objects, so the ids stay theirs.
+        attributes: of secret names, by the `id` of their object and the name.
+        unplaced: how many secrets were met that are in neither.
+    """
+
+    objects: dict[int, MissingMember] = field(default_factory=dict)
+    attributes: dict[tuple[int, str], MissingMember] = field(default_factory=dict)
+    unplaced: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Reduction:
+    """How an object is taken apart, as `object.__reduce__` documents it; the items as lists."""
+
+    maker: Any
+    arguments: tuple[Any, ...]
+    state: Any = None
+    items: list[Any] | None = None
+    pairs: list[tuple[Any, Any]] | None = None
+    setter: Any = None
+
+    @classmethod
+    def of(cls, reduced: tuple[Any, ...]) -> Reduction:
+        """Return a reduction with its iterators read."""
+        maker, arguments, state, items, pairs, setter = (*reduced, None, None, None, None)[:6]
+        return cls(
+            maker,
+            arguments,
+            state,
+            None if items is None else list(items),
+            None if pairs is None else list(pairs),
+            setter,
+        )
+
+    def given(self) -> tuple[Any, ...]:
+        """Return it as a pickler takes it."""
+        items = None if self.items is None else iter(self.items)
+        pairs = None if self.pairs is None else iter(self.pairs)
+        given = (self.maker, self.arguments, self.state, items, pairs, self.setter)
+        return given if self.setter is not None else given[:5]
+
+
+@dataclass(slots=True)
+class Survey:
+    """What one pass over a state met.
+
+    Args:
+        objects: everything that was taken apart or refused, by `id`; kept, so that no id is used twice.
+        reductions: how, by `id`.
+        refused: why an object refused, by `id`.
+        secrets: the names of secret attributes, by the `id` of their object.
+    """
+
+    objects: dict[int, Any] = field(default_factory=dict)
+    reductions: dict[int, Reduction] = field(default_factory=dict)
+    refused: dict[int, str] = field(default_factory=dict)
+    secrets: dict[int, list[str]] = field(default_factory=dict)
+
+
+class StatePickler(ByValuePickler):
+    """Writes a state.
+
+    Args:
+        file: where the bytes go.
+        itself: the agent; None for none.
+        replaced: what is left out. Secrets that it does not list are counted there.
+        survey: where to note everything; None to write the state for good.
+        with_code: see `ByValuePickler`.
+    """
+
+    def __init__(
+        self,
+        file: io.BytesIO,
+        itself: Any,
+        replaced: Replaced,
+        survey: Survey | None = None,
+        *,
+        with_code: bool = True,
+    ) -> None:
+        super().__init__(file, itself, with_code=with_code)
+        self._replaced = replaced
+        self._survey = survey
+
+    def reducer_override(self, obj: Any) -> Any:
+        """Decide how `obj` is written."""
+        member = self._replaced.objects.get(id(obj))
+        if member is not None:
+            return Missing, (member,)
+        if self._survey is not None:
+            return self._surveyed(obj, self._survey)
+        names = secret_attributes(obj)
+        if not names:
+            if is_secret_value(obj):
+                return self._left_out(obj, SECRET)
+            return super().reducer_override(obj)
+        reduced = super().reducer_override(obj)
+        return self._without_secrets(obj, self._reduced(obj) if reduced is NotImplemented else reduced, names)
+
+    def _surveyed(self, obj: Any, survey: Survey) -> Any:
+        survey.objects[id(obj)] = obj
+        if is_secret_value(obj):
+            survey.refused[id(obj)] = SECRET
+            return self._left_out(obj, SECRET)
+        try:
+            reduced = super().reducer_override(obj)
+            if reduced is NotImplemented:
+                reduced = self._reduced(obj)
+            if isinstance(reduced, str):
+                require_name(obj, reduced)
+                return reduced
+            if reduced is NotImplemented:
+                return reduced
+            found = Reduction.of(reduced)
+        except Exception as error:
+            survey.refused[id(obj)] = f"{type(error).__name__}: {payload.safe_str(error)}"
+            return self._left_out(obj, survey.refused[id(obj)])
+        survey.reductions[id(obj)] = found
+        names = secret_attributes(obj)
+        if not names:
+            return found.given()
+        survey.secrets[id(obj)] = names
+        return self._without_secrets(obj, found.given(), names)
+
+    def _reduced(self, obj: Any) -> Any:
+        """Return what the pickler itself would ask for where `reducer_override` has no answer."""
+        make = self.dispatch_table.get(type(obj)) or copyreg.dispatch_table.get(type(obj))
+        if make is not None:
+            return make(obj)
+        if isinstance(obj, type | FunctionType):
+            require_name(obj, obj.__qualname__)
+            return NotImplemented
+        return obj.__reduce_ex__(payload.PROTOCOL)
+
+    def _left_out(self, obj: Any, reason: str) -> tuple[Any, ...]:
+        """Write a `Missing` of which the place is not known: this pass will not be the last."""
+        self._replaced.unplaced += 1
+        return Missing, (described("?", obj, reason),)
+
+    def _without_secrets(self, obj: Any, reduced: Any, names: list[str]) -> Any:
+        if not isinstance(reduced, tuple) or len(reduced) < 3:  # noqa: PLR2004 - it has no state
+            return reduced
+        state = reduced[2]
+        if isinstance(state, tuple) and len(state) == 2:  # noqa: PLR2004 - attributes and slots
+            left: Any = tuple(self._without(obj, part, names) if isinstance(part, dict) else part for part in state)
+        else:
+            left = self._without(obj, state, names) if isinstance(state, dict) else state
+        return (*reduced[:2], left, *reduced[3:])
+
+    def _without(self, obj: Any, state: dict[Any, Any], names: list[str]) -> dict[Any, Any]:
+        secret = [name for name in names if name in state]
+        return {**state, **{name: Missing(self._member_for(obj, name, state[name])) for name in secret}}
+
+    def _member_for(self, obj: Any, name: str, value: Any) -> MissingMember:
+        member = self._replaced.attributes.get((id(obj), name))
+        if member is None:
+            self._replaced.unplaced += 1
+            return described("?", value, SECRET)
+        return member
+
+
+def described(path: str, value: Any, reason: str, *, variable: str = "", own_methods: bool = False) -> MissingMember:
+    """Describe `value`, which is at `path` and is left out."""
+    kind = type(value)
+    text = "..." if reason == SECRET else payload.safe_repr(value)
+    return MissingMember(path, f"{kind.__module__}.{kind.__qualname__}", text, reason, variable, own_methods)
+
+
+def require_name(obj: Any, name: str) -> None:
+    """Refuse what the pickler would look up by a name under which it is not.
+
+    Raises:
+        PicklingError: it is not there.
+    """
+    module = sys.modules.get(pickle.whichmodule(obj, name))  # type: ignore[attr-defined]  # there, if undocumented
+    if module is None or payload.find_definition(module, name) is not obj:
+        raise pickle.PicklingError(f"it is not found as {getattr(obj, '__module__', '?')}.{name}")
+
+
+# --- secrets ---------------------------------------------------------------------------------------------------------
+
+
+def is_secret_value(obj: Any) -> bool:
+    """Whether `obj` is of a type that says of itself that it holds a secret."""
+    kind = type(obj)
+    return active().rules is not None and f"{kind.__module__}.{kind.__qualname__}" in SECRET_VALUES and bool(obj)
+
+
+def secret_attributes(obj: Any) -> list[str]:
+    """Return the names of an object's attributes that are secrets: named so, and a text."""
+    attributes = getattr(obj, "__dict__", None)
+    if type(attributes) is not dict or isinstance(obj, type | FunctionType | BuiltinFunctionType):
+        return []
+    return secrets_in(attributes)
+
+
+def secrets_in(attributes: Mapping[str, Any]) -> list[str]:
+    """Return the names in `attributes` that are secrets: named so, and with a text."""
+    redactor = active()
+    if redactor.rules is None:
+        return []
+    return [
+        name
+        for name, value in attributes.items()
+        if isinstance(value, str | bytes) and value and redactor.matters(name) and redactor.is_secret_key(name)
+    ]
