@@ -11,6 +11,7 @@
     ├── CheckpointError
     │   ├── CheckpointNotFoundError (FileNotFoundError)   no checkpoint under that reference
     │   ├── CheckpointDamagedError  (ValueError)          not a checkpoint, torn, altered, or from a newer version
+    │   ├── UntrustedCheckpointError (PermissionError)    one that nobody this machine trusts has signed
     │   └── StateError              (TypeError)           the agent's state cannot be taken or given back
     └── ReplayError           (RuntimeError)
         ├── TargetError             (LookupError)         a class, script, function or mock target that is not there
@@ -60,6 +61,10 @@ class CheckpointNotFoundError(CheckpointError, FileNotFoundError):
 
 class CheckpointDamagedError(CheckpointError, ValueError):
     """A file that is no checkpoint, is torn or altered, or comes from a newer version."""
+
+
+class UntrustedCheckpointError(CheckpointError, PermissionError):
+    """A checkpoint that no key this machine trusts has signed: loading what it holds could run anybody's code."""
 
 
 class StateError(CheckpointError, TypeError):

@@ -213,6 +213,19 @@ class Span:
     instance: str = ""
     interrupted: bool = False
 
+    def payloads(self) -> Iterator[Payload]:
+        """Give every payload it holds: its input, and what its outcome is made of."""
+        outcome = self.outcome
+        failure = outcome.failure if outcome is not None else None
+        held = (
+            self.input,
+            outcome.value if outcome is not None else None,
+            failure.value if failure is not None else None,
+            outcome.effects if outcome is not None else None,
+            *(chunk.value for chunk in (outcome.chunks if outcome is not None else ())),
+        )
+        return (each for each in held if each is not None)
+
     @property
     def is_open(self) -> bool:
         """Whether the span had not ended when this value was taken."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import errno
+import hashlib
+import json
 import os
 import stat
 from pathlib import Path
@@ -14,21 +16,23 @@ from hypothesis import strategies as st
 
 from clearstone.checkpoint import container
 from clearstone.checkpoint.manager import CheckpointManager
-from clearstone.errors import CheckpointDamagedError, CheckpointNotFoundError
+from clearstone.codec.keys import Key
+from clearstone.errors import CheckpointDamagedError, CheckpointNotFoundError, UntrustedCheckpointError
 from clearstone.span import Span, Trace
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 HEADER = {"id": "ckpt_1", "metadata": {"\u00fc": [1, None]}}
-SECTIONS = {"state": b"the state", "empty": b"", "trace": bytes(range(40))}
+SECTIONS = {"state": b"the state", "empty": b"", "trace": bytes(range(40)), "long": b"a text " * 100}
+KEY = Key(b"k" * 32)
 UNREADABLE = (CheckpointDamagedError, CheckpointNotFoundError)
 
 
 @pytest.fixture
 def file(tmp_path: Path) -> Path:
     path = tmp_path / "a.ckpt"
-    container.write(path, HEADER, SECTIONS)
+    container.write(path, HEADER, SECTIONS, KEY)
     return path
 
 
@@ -36,14 +40,28 @@ def header_end(data: bytes) -> int:
     return container._PREFIX.size + int.from_bytes(data[12:16], "little")
 
 
+def forged(data: bytes, change: Callable[[dict[str, Any]], object]) -> bytes:
+    """Change the header of a file as a forger does who has no key: its digest is made anew."""
+    end = header_end(data)
+    header = json.loads(data[container._PREFIX.size : end])
+    change(header)
+    body = json.dumps(header).encode()
+    body += b" " * (-(container._PREFIX.size + len(body)) % container.ALIGNMENT)
+    fields = data[:12] + len(body).to_bytes(4, "little")
+    return fields + hashlib.sha256(fields + body).digest() + data[48:80] + body + data[end:]
+
+
 # --- whole -----------------------------------------------------------------------------------------------------------
 
 
 def test_header_and_sections_come_back(file: Path) -> None:
     header, sections = container.read(file)
-    assert {name: header[name] for name in HEADER} == HEADER
+    assert {name: header.content[name] for name in HEADER} == HEADER
     assert sections == SECTIONS
     assert container.read_header(file) == header
+    assert header.is_signed
+    assert header.is_by(KEY)
+    assert not header.is_by(Key(b"x" * 32))
 
 
 @settings(deadline=None, max_examples=50)
@@ -53,9 +71,9 @@ def test_header_and_sections_come_back(file: Path) -> None:
 )
 def test_any_header_and_sections_come_back(header: dict[str, Any], sections: dict[str, bytes]) -> None:
     path = Path(os.environ["CLEARSTONE_HOME"]).parent / "any.ckpt"
-    container.write(path, header, sections)
+    container.write(path, header, sections, KEY)
     found, read = container.read(path)
-    assert found | {"sections": None} == header | {"sections": None}
+    assert found.content | {"sections": None} == header | {"sections": None}
     assert read == sections
 
 
@@ -64,15 +82,15 @@ def test_the_file_is_its_owners_alone(file: Path) -> None:
 
 
 def test_a_file_that_is_there_is_replaced(file: Path) -> None:
-    container.write(file, {"id": "other"}, {})
-    assert container.read(file)[0]["id"] == "other"
+    container.write(file, {"id": "other"}, {}, KEY)
+    assert container.read(file)[0].content["id"] == "other"
     assert list(file.parent.iterdir()) == [file]
 
 
 def test_the_header_is_read_without_the_rest(file: Path) -> None:
     data = file.read_bytes()
     file.write_bytes(data[: header_end(data)])
-    assert container.read_header(file)["id"] == "ckpt_1"
+    assert container.read_header(file).content["id"] == "ckpt_1"
     with pytest.raises(CheckpointDamagedError, match="section 'state' does not match its digest"):
         container.read(file)
 
@@ -85,6 +103,9 @@ def test_every_flipped_bit_is_noticed(file: Path) -> None:
     for offset in range(len(data)):
         for bit in range(8):
             file.write_bytes(data[:offset] + bytes([data[offset] ^ (1 << bit)]) + data[offset + 1 :])
+            if 48 <= offset < 80:  # the signature: it is there for who asks whose file it is
+                assert not container.read(file)[0].is_by(KEY)
+                continue
             with pytest.raises(UNREADABLE, match=str(file)):
                 container.read(file)
 
@@ -93,6 +114,9 @@ def test_every_flipped_bit_before_the_sections_is_noticed_by_who_reads_the_heade
     data = file.read_bytes()
     for offset in range(header_end(data)):
         file.write_bytes(data[:offset] + bytes([data[offset] ^ 0x10]) + data[offset + 1 :])
+        if 48 <= offset < 80:
+            assert not container.read_header(file).is_by(KEY)
+            continue
         with pytest.raises(UNREADABLE, match=str(file)):
             container.read_header(file)
 
@@ -114,7 +138,7 @@ def test_appended_bytes_are_noticed(file: Path, more: bytes) -> None:
 
 def test_sections_of_another_file_are_noticed(file: Path) -> None:
     other = file.with_name("b.ckpt")
-    container.write(other, HEADER, {**SECTIONS, "state": b"ANOTHER STATE"[: len(SECTIONS["state"])]})
+    container.write(other, HEADER, {**SECTIONS, "state": b"ANOTHER STATE"[: len(SECTIONS["state"])]}, KEY)
     one, two = file.read_bytes(), other.read_bytes()
     file.write_bytes(one[: header_end(one)] + two[header_end(two) :])
     with pytest.raises(CheckpointDamagedError, match="section 'state' does not match its digest"):
@@ -129,7 +153,7 @@ def test_flips_in_a_real_checkpoint_never_load(tmp_path: Path) -> None:
     data = file.read_bytes()
     for offset in range(0, len(data), 7):
         file.write_bytes(data[:offset] + bytes([data[offset] ^ 0xFF]) + data[offset + 1 :])
-        with pytest.raises(UNREADABLE):
+        with pytest.raises((*UNREADABLE, UntrustedCheckpointError)):
             manager.load_checkpoint(file)
         manager.list_checkpoints()
     file.write_bytes(data)
@@ -157,12 +181,32 @@ def a_folder(path: Path) -> None:
 
 def a_newer_major(path: Path) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(container, "FORMAT", (3, 0))
-        container.write(path, HEADER, SECTIONS)
+        patch.setattr(container, "FORMAT", (4, 0))
+        container.write(path, HEADER, SECTIONS, KEY)
+
+
+def an_older_major(path: Path) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(container, "FORMAT", (2, 0))
+        container.write(path, HEADER, SECTIONS, KEY)
+
+
+def no_json(path: Path) -> None:
+    container.write(path, HEADER, {}, KEY)
+    data = path.read_bytes()
+    body = b"{" + data[container._PREFIX.size + 1 :].replace(b"}", b" ")
+    path.write_bytes(data[:16] + hashlib.sha256(data[:16] + body).digest() + data[48:80] + body)
+
+
+def no_object(path: Path) -> None:
+    container.write(path, HEADER, {}, KEY)
+    data = path.read_bytes()
+    body = b"[]".ljust(len(data) - container._PREFIX.size)
+    path.write_bytes(data[:16] + hashlib.sha256(data[:16] + body).digest() + data[48:80] + body)
 
 
 def a_header_beyond_the_file(path: Path) -> None:
-    path.write_bytes(container._PREFIX.pack(container.MAGIC, *container.FORMAT, 2**32 - 1, bytes(32)))
+    path.write_bytes(container._PREFIX.pack(container.MAGIC, *container.FORMAT, 2**32 - 1, bytes(32), bytes(32)))
 
 
 @pytest.mark.parametrize(
@@ -172,7 +216,10 @@ def a_header_beyond_the_file(path: Path) -> None:
         (a_text, "is not a checkpoint; take another one"),
         (a_long_text, "is not a checkpoint; take another one"),
         (a_folder, "is a directory; give the checkpoint's file, which ends in .ckpt"),
-        (a_newer_major, "has format 3, and this Clearstone reads format 2; upgrade it"),
+        (a_newer_major, "has format 4, and this Clearstone reads format 3: upgrade Clearstone"),
+        (an_older_major, "has format 2, and this Clearstone reads format 3: made by an earlier Clearstone"),
+        (no_json, "has a header that is no JSON"),
+        (no_object, "has a header that is no JSON object"),
         (a_header_beyond_the_file, "is torn or altered"),
     ],
 )
@@ -200,10 +247,87 @@ def test_a_path_that_cannot_be_a_file_is_an_error_of_ours(tmp_path: Path, path: 
 
 
 def test_a_newer_minor_format_is_read(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(container, "FORMAT", (2, 7))
-    container.write(file, {**HEADER, "added later": 1}, {**SECTIONS, "added later": b"x"})
+    monkeypatch.setattr(container, "FORMAT", (3, 7))
+    container.write(file, {**HEADER, "added later": 1}, {**SECTIONS, "added later": b"x"}, KEY)
     monkeypatch.undo()
     assert container.read(file)[1] == {**SECTIONS, "added later": b"x"}
+    with pytest.raises(CheckpointDamagedError, match="a section 'added later' that this Clearstone does not know"):
+        container.read(file, SECTIONS)
+    file.write_bytes(forged(file.read_bytes(), lambda header: header["sections"][-1].update(critical=False)))
+    assert container.read(file, SECTIONS)[1] == SECTIONS
+
+
+# --- packed ----------------------------------------------------------------------------------------------------------
+
+
+def test_what_packs_well_is_packed_and_what_does_not_is_stored_as_it_is(tmp_path: Path) -> None:
+    sections = {"text": b"the same again " * 10_000, "noise": os.urandom(100_000), "short": b"a" * 200}
+    container.write(tmp_path / "a.ckpt", {}, sections, KEY)
+    header, read = container.read(tmp_path / "a.ckpt")
+    assert read == sections
+    listed = {each["name"]: each for each in header.content["sections"]}
+    assert {name: each["codec"] for name, each in listed.items()} == {"text": "zstd", "noise": "none", "short": "none"}
+    assert listed["text"]["length"] < 1000
+    assert all((header.end + each["offset"]) % container.ALIGNMENT == 0 for each in listed.values())
+
+
+def of_another_length(entry: dict[str, Any]) -> None:
+    entry["raw"] -= 1
+
+
+def of_another_codec(entry: dict[str, Any]) -> None:
+    entry["codec"] = "gzip"
+
+
+def of_a_huge_length(entry: dict[str, Any]) -> None:
+    entry["raw"] = 1 << 50
+
+
+def not_packed_at_all(entry: dict[str, Any]) -> None:
+    entry["codec"] = "zstd"
+
+
+def elsewhere(entry: dict[str, Any]) -> None:
+    entry["offset"] += 64
+
+
+def before_the_file(entry: dict[str, Any]) -> None:
+    entry["offset"] = -(1 << 40)
+
+
+def of_no_length(entry: dict[str, Any]) -> None:
+    entry["length"] = -1
+
+
+def of_odd_type(entry: dict[str, Any]) -> None:
+    entry["length"] = "7"
+
+
+def without_a_digest(entry: dict[str, Any]) -> None:
+    del entry["sha256"]
+
+
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        ("long", of_another_length), ("long", of_another_codec), ("long", of_a_huge_length),
+        ("trace", not_packed_at_all), ("trace", elsewhere), ("trace", before_the_file), ("trace", of_no_length),
+        ("trace", of_odd_type), ("trace", without_a_digest),
+    ],
+)  # fmt: skip
+def test_a_forged_list_of_sections_is_refused(file: Path, name: str, change: Callable[[dict[str, Any]], None]) -> None:
+    def forge(header: dict[str, Any]) -> None:
+        change(next(each for each in header["sections"] if each["name"] == name))
+
+    file.write_bytes(forged(file.read_bytes(), forge))
+    with pytest.raises(CheckpointDamagedError, match=str(file)):
+        container.read(file)
+
+
+def test_a_list_of_sections_that_is_no_list_is_refused(file: Path) -> None:
+    file.write_bytes(forged(file.read_bytes(), lambda header: header.update(sections=3)))
+    with pytest.raises(CheckpointDamagedError, match="as no version does"):
+        container.read(file)
 
 
 # --- writing that fails ----------------------------------------------------------------------------------------------
@@ -232,7 +356,7 @@ def test_a_write_that_fails_midway_leaves_nothing(
 ) -> None:
     Disk(monkeypatch, error)
     with pytest.raises(type(error)):
-        container.write(tmp_path / "a.ckpt", HEADER, SECTIONS)
+        container.write(tmp_path / "a.ckpt", HEADER, SECTIONS, KEY)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -245,19 +369,19 @@ def test_a_write_that_fails_leaves_the_file_that_was_there(
 
     monkeypatch.setattr(os if where == "fsync" else Path, where, refuse)
     with pytest.raises(OSError, match="No space"):
-        container.write(file, {"id": "other"}, {})
+        container.write(file, {"id": "other"}, {}, KEY)
     monkeypatch.undo()
-    assert container.read_header(file)["id"] == "ckpt_1"
+    assert container.read_header(file).content["id"] == "ckpt_1"
     assert list(file.parent.iterdir()) == [file]
 
 
 def test_a_folder_that_cannot_be_synced_costs_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     Disk(monkeypatch, OSError(errno.EINVAL, "not here"), good=1)
-    container.write(tmp_path / "a.ckpt", HEADER, SECTIONS)
+    container.write(tmp_path / "a.ckpt", HEADER, SECTIONS, KEY)
     assert container.read(tmp_path / "a.ckpt")[1] == SECTIONS
 
 
 def test_a_header_that_is_no_json_is_refused_before_anything_is_written(tmp_path: Path) -> None:
     with pytest.raises(TypeError):
-        container.write(tmp_path / "a.ckpt", {"x": object()}, {})
+        container.write(tmp_path / "a.ckpt", {"x": object()}, {}, KEY)
     assert list(tmp_path.iterdir()) == []

@@ -19,6 +19,7 @@ import clearstone
 from clearstone import home, traced
 from clearstone.checkpoint import container, serial
 from clearstone.checkpoint.manager import CheckpointInfo, CheckpointManager
+from clearstone.codec.keys import machine_key
 from clearstone.errors import (
     CheckpointDamagedError,
     CheckpointError,
@@ -459,11 +460,11 @@ def test_the_list_is_newest_first_and_tells_each_from_its_header(manager: Checkp
 
 
 def foreign(path: Path) -> None:
-    container.write(path, {"made": "by hand"}, {})
+    container.write(path, {"made": "by hand"}, {}, machine_key())
 
 
 def of_odd_types(path: Path) -> None:
-    container.write(path, serial.pack(a_checkpoint())[0] | {"failure": 3}, {})
+    container.write(path, serial.pack(a_checkpoint())[0] | {"failure": 3}, {}, machine_key())
 
 
 def torn(path: Path) -> None:

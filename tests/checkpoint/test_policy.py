@@ -23,6 +23,7 @@ from clearstone.checkpoint import container, policy, state
 from clearstone.checkpoint.manager import CheckpointManager
 from clearstone.codec import payload
 from clearstone.codec.exceptions import load_exception
+from clearstone.codec.keys import machine_key
 from clearstone.record.provider import TracerProvider
 from clearstone.span import StatusCode
 
@@ -715,7 +716,7 @@ def test_a_torn_file_of_the_same_failure_does_not_stop_the_next(capsys: pytest.C
     failing(Lines().go, 1)
     newest = CheckpointManager(home.checkpoint_folder()).list_checkpoints()[0].path
     newest.write_bytes(newest.read_bytes()[:50])
-    container.write(newest.with_name(newest.name.replace("ckpt_", "x_ckpt_")), {"made": "by hand"}, {})
+    container.write(newest.with_name(newest.name.replace("ckpt_", "x_ckpt_")), {"made": "by hand"}, {}, machine_key())
     failing(Lines().go, 1)
     assert [checkpoint.occurrences for checkpoint in saved()] == [2, 1]
     assert "no checkpoint" not in capsys.readouterr().err

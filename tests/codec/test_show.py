@@ -27,6 +27,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from clearstone import traced
+from clearstone.checkpoint.missing import Missing, MissingMember
 from clearstone.codec import payload
 from clearstone.codec.exceptions import dump_exception
 from clearstone.codec.inert import Aside, Key, Unreadable, read
@@ -468,3 +469,8 @@ def test_a_type_is_told_without_loading_it() -> None:
     assert (render(object()), to_json(object())) == ("<object>", {"$object": []})
     assert type_name(Unreadable("torn", 1)).endswith("Unreadable")
     assert type_name(Aside(1, ())).endswith("Aside")
+
+
+def test_what_a_state_lacks_reads_as_missing_with_its_type_and_path() -> None:
+    member = MissingMember("self.search.lock", "_thread.lock", "<a lock>", "it refuses")
+    assert render(read(payload.dump([Missing(member)]).data)) == "[<missing _thread.lock self.search.lock>]"

@@ -2,16 +2,24 @@
 
 ::
 
-    magic "CLRSTONE" | format major, minor (2 x u16) | header length (u32) | SHA-256 | header | sections
+    magic "CLRSTONE" | format major, minor (2 x u16) | header length (u32)
+    SHA-256 (32 bytes) of all before it and the header | HMAC-SHA256 (32 bytes) of all before it and the header
+    header | sections, each at a multiple of 64 bytes, zeros between them
 
-All numbers are little-endian. The SHA-256 is of everything before it and the header. The header lists each section's
-name, length and SHA-256; sections follow in that order.
+All numbers are little-endian. The header lists each section's name, offset, stored and raw length, codec (``"none"`` or
+``"zstd"``), the SHA-256 of what is stored, and whether who does not know it must refuse the file (``critical``). The
+HMAC is under the key of who wrote the file (`clearstone.codec.keys`), and zeros where they have none: as the header
+holds the digest of every section, it vouches for the whole file.
 
-Invariant: a file is whole or absent (temporary file, fsync, rename), and a torn or altered one is a
+A reader refuses another major version. In a later minor version it ignores what it does not know of the header, and
+sections that are not critical.
+
+Invariant: a file is whole or absent (temporary file, fsync, rename, the folder's fsync), and a torn or altered one is a
 `CheckpointDamagedError`, never a half-read value. Reading the header touches nothing after it and unpickles nothing.
+What was verified is what is handed out: the bytes are read once.
 
 Refused: a zip archive (its directory stands at the end, and members may hide), one big pickle (unreadable without
-executing it).
+executing it), a choice of algorithms (whoever forges a file would choose).
 """
 
 from __future__ import annotations
@@ -20,38 +28,84 @@ import contextlib
 import json
 import os
 import struct
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from clearstone.errors import CheckpointDamagedError, CheckpointNotFoundError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Collection, Iterator, Mapping
     from pathlib import Path
     from typing import BinaryIO
 
+    from clearstone.codec.keys import Key
+
 MAGIC = b"CLRSTONE"
-FORMAT = (2, 0)
+FORMAT = (3, 0)
+ALIGNMENT = 64
+SMALLEST_COMPRESSED, TRIED = 256, 1 << 16
+"""A section of fewer bytes is stored as it is; of a larger one so many bytes are compressed to see whether it helps."""
+
+LARGEST = 1 << 33
+"""A section that says that it is larger, unpacked, is not believed."""
+
+PURPOSE = "checkpoint"
 _FIELDS = struct.Struct("<8sHHI")
-_PREFIX = struct.Struct(f"{_FIELDS.format}32s")
+_PREFIX = struct.Struct(f"{_FIELDS.format}32s32s")
 
 
-def write(path: Path, header: Mapping[str, Any], sections: Mapping[str, bytes]) -> None:
+@dataclass(frozen=True, slots=True)
+class Header:
+    """What stands before the sections.
+
+    Args:
+        content: the JSON object.
+        digest: its SHA-256, which is the whole file's: it covers the digest of every section.
+        signed: the bytes that `signature` is of.
+        signature: the HMAC; zeros for none.
+        end: where it ends in the file.
+    """
+
+    content: dict[str, Any]
+    digest: bytes
+    signed: bytes
+    signature: bytes
+    end: int
+
+    @property
+    def is_signed(self) -> bool:
+        """Whether somebody signed it."""
+        return any(self.signature)
+
+    def is_by(self, key: Key) -> bool:
+        """Whether a holder of `key` signed it."""
+        return key.has_signed(self.signature, PURPOSE, self.signed)
+
+
+def write(path: Path, header: Mapping[str, Any], sections: Mapping[str, bytes], key: Key) -> None:
     """Write a file whole or not at all.
 
     Args:
         path: where; its folder exists. An existing file is replaced.
         header: JSON-ready; the list of sections is added to it.
         sections: name to bytes.
+        key: what signs it.
 
     Raises:
         OSError: nothing was left behind.
     """
-    listed = [{"name": name, "length": len(data), "sha256": _digest(data).hex()} for name, data in sections.items()]
-    body = json.dumps({**header, "sections": listed}).encode()
+    stored = {name: _stored(data) for name, data in sections.items()}
+    body = _header(header, sections, stored)
     fields = _FIELDS.pack(MAGIC, *FORMAT, len(body))
+    digest = _digest(fields + body)
+    parts = [fields, digest, key.sign(PURPOSE, fields, digest, body), body]
+    at = _PREFIX.size + len(body)
+    for _, data in stored.values():
+        parts += [bytes(-at % ALIGNMENT), data]
+        at += -at % ALIGNMENT + len(data)
     temporary = path.with_name(f".{path.name}.{os.urandom(4).hex()}.tmp")
     try:
-        _write_synced(temporary, [fields, _digest(fields + body), body, *sections.values()])
+        _write_synced(temporary, parts)
         temporary.replace(path)
     except BaseException:
         with contextlib.suppress(OSError):
@@ -60,7 +114,41 @@ def write(path: Path, header: Mapping[str, Any], sections: Mapping[str, bytes]) 
     _sync_folder(path.parent)
 
 
-def read_header(path: Path) -> dict[str, Any]:
+def _header(header: Mapping[str, Any], sections: Mapping[str, bytes], stored: Mapping[str, tuple[str, bytes]]) -> bytes:
+    """Return the header with the list of sections; their offsets count from its end, which is a multiple of 64."""
+    listed, at = [], 0
+    for name, (codec, data) in stored.items():
+        at += -at % ALIGNMENT
+        listed.append(
+            {
+                "name": name,
+                "offset": at,
+                "length": len(data),
+                "raw": len(sections[name]),
+                "codec": codec,
+                "sha256": _digest(data).hex(),
+                "critical": True,
+            }
+        )
+        at += len(data)
+    body = json.dumps({**header, "sections": listed}).encode()
+    return body + b" " * (-(_PREFIX.size + len(body)) % ALIGNMENT)
+
+
+def _stored(data: bytes) -> tuple[str, bytes]:
+    """Return the codec and the bytes to store: compressed where that makes it smaller by a tenth."""
+    if len(data) < SMALLEST_COMPRESSED:
+        return "none", data
+    import zstandard
+
+    compressor = zstandard.ZstdCompressor(level=1)
+    if len(compressor.compress(data[:TRIED])) > 0.9 * min(len(data), TRIED):
+        return "none", data
+    compressed = compressor.compress(data)
+    return ("zstd", compressed) if len(compressed) < 0.9 * len(data) else ("none", data)
+
+
+def read_header(path: Path) -> Header:
     """Return the header, reading nothing else.
 
     Raises:
@@ -71,8 +159,12 @@ def read_header(path: Path) -> dict[str, Any]:
         return _read_header(path, file)
 
 
-def read(path: Path) -> tuple[dict[str, Any], dict[str, bytes]]:
+def read(path: Path, known: Collection[str] | None = None) -> tuple[Header, dict[str, bytes]]:
     """Return the header and every section, each checked against its digest.
+
+    Args:
+        path: the file.
+        known: the names of sections the caller understands; None for any.
 
     Raises:
         CheckpointNotFoundError: there is no such file.
@@ -80,10 +172,12 @@ def read(path: Path) -> tuple[dict[str, Any], dict[str, bytes]]:
     """
     with _opened(path) as file:
         header = _read_header(path, file)
-        sections = {entry["name"]: _read_section(path, file, entry) for entry in header["sections"]}
-        if file.read(1):
-            raise _damaged(path, "has bytes after its last section")
-    return header, sections
+        try:
+            return header, _read_sections(path, file, header, known)
+        except (KeyError, TypeError, ValueError) as error:
+            if isinstance(error, CheckpointDamagedError):
+                raise
+            raise _damaged(path, f"lists its sections as no version does ({type(error).__name__}: {error})") from error
 
 
 def _digest(data: bytes) -> bytes:
@@ -129,28 +223,70 @@ def _opened(path: Path) -> Iterator[BinaryIO]:
         yield file
 
 
-def _read_header(path: Path, file: BinaryIO) -> dict[str, Any]:
+def _read_header(path: Path, file: BinaryIO) -> Header:
     prefix = file.read(_PREFIX.size)
     if not prefix:
         raise _damaged(path, "is empty")
     if len(prefix) < _PREFIX.size or not prefix.startswith(MAGIC):
         raise _damaged(path, "is not a checkpoint")
-    _, major, _, length, digest = _PREFIX.unpack(prefix)
+    _, major, _, length, digest, signature = _PREFIX.unpack(prefix)
     if major != FORMAT[0]:
-        raise _damaged(path, f"has format {major}, and this Clearstone reads format {FORMAT[0]}; upgrade it")
+        older = "made by an earlier Clearstone; make it again" if major < FORMAT[0] else "upgrade Clearstone"
+        raise _damaged(path, f"has format {major}, and this Clearstone reads format {FORMAT[0]}: {older}")
     body = file.read(length) if length <= os.fstat(file.fileno()).st_size else b""
-    if len(body) < length or _digest(prefix[: _FIELDS.size] + body) != digest:
+    fields = prefix[: _FIELDS.size]
+    if len(body) < length or _digest(fields + body) != digest:
         raise _damaged(path, "is torn or altered (its header does not match its digest)")
-    header: dict[str, Any] = json.loads(body)
-    return header
+    try:
+        content = json.loads(body)
+    except ValueError as error:
+        raise _damaged(path, f"has a header that is no JSON ({error})") from error
+    if not isinstance(content, dict):
+        raise _damaged(path, "has a header that is no JSON object")
+    return Header(content, digest, fields + digest + body, signature, _PREFIX.size + length)
+
+
+def _read_sections(path: Path, file: BinaryIO, header: Header, known: Collection[str] | None) -> dict[str, bytes]:
+    sections = {}
+    for entry in header.content["sections"]:
+        name = entry["name"]
+        between = header.end + entry["offset"] - file.tell()
+        if not 0 <= between < ALIGNMENT or any(file.read(between)):
+            raise _damaged(path, f"is torn or altered (section {name!r} is not where it should be)")
+        data = _read_section(path, file, entry)
+        if known is None or name in known:
+            sections[name] = data
+        elif entry["critical"]:
+            raise _damaged(path, f"holds a section {name!r} that this Clearstone does not know; upgrade it")
+    if file.read(1):
+        raise _damaged(path, "has bytes after its last section")
+    return sections
 
 
 def _read_section(path: Path, file: BinaryIO, entry: Mapping[str, Any]) -> bytes:
     left = os.fstat(file.fileno()).st_size - file.tell()
-    data = file.read(entry["length"]) if entry["length"] <= left else b""
+    data = file.read(entry["length"]) if 0 <= entry["length"] <= left else b""
     if len(data) < entry["length"] or _digest(data).hex() != entry["sha256"]:
         raise _damaged(path, f"is torn or altered (section {entry['name']!r} does not match its digest)")
-    return data
+    if entry["codec"] == "none":
+        return data
+    if entry["codec"] != "zstd" or not 0 <= entry["raw"] <= LARGEST:
+        raise _damaged(path, f"holds a section {entry['name']!r} packed as {entry['codec']!r}, {entry['raw']} bytes")
+    return _unpacked(path, data, entry)
+
+
+def _unpacked(path: Path, data: bytes, entry: Mapping[str, Any]) -> bytes:
+    """Unpack no more than was said: a small file may hold as many zeros as one likes."""
+    import zstandard
+
+    try:
+        with zstandard.ZstdDecompressor().stream_reader(data) as reader:
+            raw = reader.read(entry["raw"] + 1)
+    except zstandard.ZstdError as error:
+        raise _damaged(path, f"holds a section {entry['name']!r} that does not unpack ({error})") from error
+    if len(raw) != entry["raw"]:
+        raise _damaged(path, f"holds a section {entry['name']!r} of another length than it says")
+    return raw
 
 
 def _damaged(path: Path, what: str) -> CheckpointDamagedError:

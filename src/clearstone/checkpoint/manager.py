@@ -16,17 +16,24 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from clearstone import home, run
-from clearstone.checkpoint import container, serial, state
+from clearstone import home, notice, run
+from clearstone.checkpoint import container, serial, state, trust
 from clearstone.checkpoint.environment import current
 from clearstone.checkpoint.model import Checkpoint
-from clearstone.codec import payload
-from clearstone.errors import CheckpointDamagedError, CheckpointError, CheckpointNotFoundError, TraceNotFoundError
+from clearstone.codec import keys, payload
+from clearstone.errors import (
+    CheckpointDamagedError,
+    CheckpointError,
+    CheckpointNotFoundError,
+    TraceNotFoundError,
+    UntrustedCheckpointError,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from clearstone.span import Span, Trace
+    from clearstone.codec.keys import Key
+    from clearstone.span import Payload, Span, Trace
 
 SUFFIX = ".ckpt"
 
@@ -109,37 +116,64 @@ class CheckpointManager:
             The path of the file.
 
         Raises:
+            UntrustedCheckpointError: it was loaded from a file that nobody this machine trusts has signed.
             CheckpointError: `filename` is no bare file name, `metadata` is not JSON, or the file cannot be written.
         """
+        if checkpoint.untrusted:  # saving it would sign it
+            raise UntrustedCheckpointError(checkpoint.untrusted)
         name = filename or f"{checkpoint.trace.trace_id}_{checkpoint.checkpoint_id}{SUFFIX}"
         if Path(name).name != name or "\0" in name:
             raise CheckpointError(f"{name!r} is not a bare file name; the folder is {self.checkpoint_dir}")
         try:
             self.checkpoint_dir.mkdir(parents=True, exist_ok=True)
             path = self.checkpoint_dir / name
-            container.write(path, *serial.pack(checkpoint))
+            container.write(path, *serial.pack(checkpoint), _signing(checkpoint))
         except (TypeError, ValueError, RecursionError) as error:
             raise CheckpointError(f"metadata must be JSON: {error}; put plain values there") from error
         except OSError as error:
             raise CheckpointError(f"the checkpoint cannot be written to {self.checkpoint_dir}: {error}") from error
         return path
 
-    def load_checkpoint(self, reference: str | os.PathLike[str]) -> Checkpoint:
+    def load_checkpoint(self, reference: str | os.PathLike[str], *, trust: bool = False) -> Checkpoint:
         """Read a checkpoint.
 
         Args:
             reference: a path (also relative), a file name, the beginning of a checkpoint or trace id, or ``"latest"``;
                 looked for in `checkpoint_dir` first, then in the default home.
+            trust: take it whoever made it, this once: a replay of it may run their code.
 
         Raises:
             CheckpointNotFoundError: there is none, or several begin so.
             CheckpointDamagedError: the file is torn, altered, no checkpoint, or a newer version's.
+            UntrustedCheckpointError: no key this machine trusts has signed it.
         """
-        return load(find(reference, [self.checkpoint_dir, home.checkpoint_folder()]))
+        found = load(find(reference, [self.checkpoint_dir, home.checkpoint_folder()]))
+        if trust:
+            return replace(found, untrusted="")
+        if found.untrusted:
+            raise UntrustedCheckpointError(found.untrusted)
+        return found
 
     def list_checkpoints(self) -> list[CheckpointInfo]:
         """Return the checkpoints of the folder, newest first."""
         return list_folder(self.checkpoint_dir)
+
+
+def _signing(checkpoint: Checkpoint) -> Key:
+    """Return the key that signs a checkpoint: nobody's where something in its trace is not known to be ours."""
+    known = keys.trusted_keys()
+    strange = sum(not _is_ours(each, known) for span in checkpoint.trace for each in span.payloads())
+    if strange and known[0].secret:
+        notice.say(
+            f"checkpoint {checkpoint.checkpoint_id} is not signed: {strange} value(s) of its trace were not recorded "
+            f"under a key this machine trusts"
+        )
+    return keys.nobodys() if strange else known[0]
+
+
+def _is_ours(given: Payload, known: Sequence[Key]) -> bool:
+    """Whether a payload has not left this process yet, or was named by a key we trust."""
+    return not given.name or any(key.vouches(given.name, *payload.to_raw(given)) for key in known)
 
 
 def default_folders() -> list[Path]:
@@ -181,10 +215,19 @@ def new_checkpoint(
 
 
 def load(path: Path) -> Checkpoint:
-    """Read the checkpoint file `path` (see `CheckpointManager.load_checkpoint`)."""
-    header, sections = container.read(path)
+    """Read the checkpoint file `path`, also one that is not trusted: it can be looked at (see `Checkpoint.untrusted`).
+
+    Raises:
+        CheckpointNotFoundError, CheckpointDamagedError: as `CheckpointManager.load_checkpoint`.
+    """
+    header, sections = container.read(path, serial.SECTIONS)
+    why = trust.why_not(header)
+    told = (
+        f"{path} {why}, and replaying it could run whatever its maker wants. Look at it with 'clearstone inspect "
+        f"{path}'; if you know where it is from, 'clearstone trust {path}'"
+    )
     try:
-        return serial.unpack(header, sections)
+        return serial.unpack(header.content, sections, untrusted=told if why else "")
     except (KeyError, TypeError, ValueError, IndexError) as error:
         raise CheckpointDamagedError(
             f"{path} is intact but holds no checkpoint this version can read ({type(error).__name__}: {error}); "
@@ -220,7 +263,7 @@ def list_folder(folder: Path) -> list[CheckpointInfo]:
 
 def _info(path: Path) -> CheckpointInfo | None:
     try:
-        header = container.read_header(path)
+        header = container.read_header(path).content
         size = path.stat().st_size
         return _described(path, header, size)
     except (CheckpointError, OSError, KeyError, TypeError):  # torn, gone or foreign; loading it by name says why

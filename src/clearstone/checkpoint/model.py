@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from clearstone.checkpoint import state as states
 from clearstone.checkpoint.environment import Environment, current
-from clearstone.errors import CheckpointError
+from clearstone.errors import CheckpointError, UntrustedCheckpointError
 
 if TYPE_CHECKING:
     import datetime as dt
@@ -59,6 +59,7 @@ class Checkpoint:
         state_at_failure: the agent's state when it did.
         random_state: ``random.getstate()`` at `timestamp`.
         occurrences: how many times this failure (same type, same line) has been seen in this folder.
+        untrusted: why nothing of it may be loaded, as a sentence; empty where it may.
     """
 
     checkpoint_id: str
@@ -78,6 +79,7 @@ class Checkpoint:
     state_at_failure: AgentState | None = field(default=None, repr=False)
     random_state: tuple[Any, ...] | None = field(default=None, repr=False)
     occurrences: int = 1
+    untrusted: str = field(default="", repr=False)
 
     @property
     def span(self) -> Span:
@@ -99,9 +101,10 @@ class Checkpoint:
         """The state as a dict, loaded when first asked for. Loading runs code: only for checkpoints you trust.
 
         Raises:
+            UntrustedCheckpointError: nobody this machine trusts has signed it.
             CheckpointError: it was taken by another Python, or does not load today.
         """
-        self.require_same_python()
+        self.require_loadable()
         return states.load_values(self.state, f"<the agent {self.agent_name}>")
 
     @property
@@ -114,12 +117,15 @@ class Checkpoint:
         """Who may have changed the state while it was taken: names of calls on the same agent that were at work."""
         return self.state.concurrent
 
-    def require_same_python(self) -> None:
-        """Refuse to load what another Python wrote: its bytecode would crash this interpreter.
+    def require_loadable(self) -> None:
+        """Refuse to load what nobody trusted wrote, and what another Python did: its bytecode would crash this one.
 
         Raises:
+            UntrustedCheckpointError: nobody this machine trusts has signed it.
             CheckpointError: the minor versions differ.
         """
+        if self.untrusted:
+            raise UntrustedCheckpointError(self.untrusted)
         here = current()
         if self.environment.python_minor != here.python_minor:
             raise CheckpointError(

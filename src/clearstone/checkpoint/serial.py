@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import json
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from typing import TYPE_CHECKING, Any
 
 from clearstone.checkpoint import spans
@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from clearstone.span import Payload
+
+
+SECTIONS = frozenset({"state", "state_at_failure", "agent_class", "call", "failure", "random", "trace", "payloads"})
 
 
 def pack(checkpoint: Checkpoint) -> tuple[dict[str, Any], dict[str, bytes]]:
@@ -66,8 +69,13 @@ def _optional(checkpoint: Checkpoint, sections: dict[str, bytes]) -> dict[str, A
     return header
 
 
-def unpack(header: Mapping[str, Any], sections: Mapping[str, bytes]) -> Checkpoint:
+def unpack(header: Mapping[str, Any], sections: Mapping[str, bytes], *, untrusted: str = "") -> Checkpoint:
     """Return the checkpoint of a file's header and sections.
+
+    Args:
+        header: the header.
+        sections: name to bytes.
+        untrusted: see `Checkpoint`.
 
     Raises:
         KeyError, TypeError, ValueError: they are not a checkpoint's.
@@ -91,6 +99,7 @@ def unpack(header: Mapping[str, Any], sections: Mapping[str, bytes]) -> Checkpoi
         state_at_failure=_state(at_failure, sections["state_at_failure"]) if at_failure else None,
         random_state=_random_state(sections),
         occurrences=header["occurrences"],
+        untrusted=untrusted,
     )
 
 
@@ -119,7 +128,8 @@ def _state(header: Mapping[str, Any], data: bytes) -> AgentState:
 
 
 def _environment(header: Mapping[str, Any]) -> Environment:
-    return Environment(**{**header, "argv": tuple(header["argv"]), "sys_path": tuple(header["sys_path"])})
+    known = {each.name: header[each.name] for each in fields(Environment)}  # a later version may say more
+    return Environment(**{**known, "argv": tuple(header["argv"]), "sys_path": tuple(header["sys_path"])})
 
 
 def _call(header: Mapping[str, Any] | None, sections: Mapping[str, bytes]) -> FailedCall | None:

@@ -10,6 +10,7 @@ import click
 from clearstone.cli.erasing import forget, gc
 from clearstone.cli.place import place, place_options
 from clearstone.cli.querying import export, search
+from clearstone.cli.trusting import trust
 
 __all__ = ["ALL", "place", "place_options"]
 
@@ -154,4 +155,4 @@ def _load(reference: str) -> Any:
     return load_checkpoint(reference)
 
 
-ALL = (demo, traces, show, search, checkpoints, inspect, replay, debug, export, gc, forget)
+ALL = (demo, traces, show, search, checkpoints, inspect, trust, replay, debug, export, gc, forget)

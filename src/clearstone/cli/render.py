@@ -134,6 +134,8 @@ def inspection_json(checkpoint: Checkpoint) -> dict[str, Any]:
         "missing": [
             {"path": m.path, "type": m.type_name, "repr": m.text, "reason": m.reason} for m in checkpoint.state.missing
         ],
+        "concurrent": checkpoint.concurrent,
+        "trusted": not checkpoint.untrusted,
         "spans": [spans.span_json(span) for span in checkpoint.trace],
     }
 
@@ -146,6 +148,10 @@ def _facts(checkpoint: Checkpoint) -> list[tuple[str, str]]:
         ("Python", f"{checkpoint.environment.python} ({checkpoint.environment.platform})"),
         ("Command", " ".join(checkpoint.environment.argv)),
     ]
+    if checkpoint.untrusted:
+        facts.append(("Trusted", "no: it is not signed with a key of this machine (see 'clearstone trust')"))
+    if checkpoint.concurrent:
+        facts.append(("Concurrent", f"{', '.join(checkpoint.concurrent)} may have changed the state meanwhile"))
     if checkpoint.call is not None:
         facts.append(("Call", f"{checkpoint.call.site}({values.arguments_text(checkpoint.call.input)})"))
     if checkpoint.failure is not None:

@@ -77,6 +77,7 @@ def debug_checkpoint(checkpoint: Checkpoint, *, function: str | None, code: Code
 
 
 def _engine(checkpoint: Checkpoint, code: Code) -> ReplayEngine:
+    checkpoint.require_loadable()
     return ReplayEngine(checkpoint, place.store_if_there(), code=code)
 
 

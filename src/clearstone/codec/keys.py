@@ -1,4 +1,4 @@
-"""The machine's key, and the names it gives to payloads.
+"""The machine's key, the names it gives to payloads, and what it signs.
 
 Idea: every recorded payload is named by a keyed BLAKE2b of its bytes. The name is two things at once: a content address
 (equal payloads have equal names, so a repeated one is stored once), and a proof of origin (nobody without the key can
@@ -6,8 +6,9 @@ make a payload that bears its name).
 
 The key is 32 random bytes in the user's configuration folder, ``$XDG_CONFIG_HOME/clearstone/key`` (by default
 ``~/.config``, as the XDG base directory specification says), readable by its owner alone; or whatever text
-``CLEARSTONE_KEY`` holds. Where no key can be kept, payloads are named without one, which is said once: such a name is
-an address and proves nothing.
+``CLEARSTONE_KEY`` holds. The file may hold further keys, one a line, and the variable further texts, separated by
+commas: the first signs, all are trusted. Where no key can be kept, payloads are named without one, which is said once:
+such a name is an address and proves nothing.
 
 Refused: a signature beside a plain hash (two digests for every payload, and the hash alone would tell whoever reads a
 database whether it holds a text they guess).
@@ -19,6 +20,7 @@ import contextlib
 import functools
 import hashlib  # not when it is needed: that may be in a signal handler that interrupts its import
 import os
+import stat
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -31,6 +33,7 @@ NAME_SIZE = 16
 """Bytes of a name."""
 
 KEY_SIZE = 32
+SIGNATURE_SIZE = 32
 UNDER_GIL = 2047
 """`hashlib` lets other threads run while it hashes more than this at once; a busy program would then hold up the writer
 for five milliseconds a payload."""
@@ -77,6 +80,23 @@ class Key:
 
         return bool(self.secret) and hmac.compare_digest(self.name(form, data), name)
 
+    def sign(self, purpose: str, *parts: bytes) -> bytes:
+        """Return the HMAC-SHA256 of `parts` under this key, for one purpose; of a key without a secret, zeros."""
+        import hmac
+
+        if not self.secret:
+            return bytes(SIGNATURE_SIZE)
+        digest = hmac.new(self.secret, f"clearstone {purpose}\0".encode(), "sha256")
+        for part in parts:
+            digest.update(part)
+        return digest.digest()
+
+    def has_signed(self, signature: bytes, purpose: str, *parts: bytes) -> bool:
+        """Whether `signature` proves that a holder of this key signed `parts` for that purpose."""
+        import hmac
+
+        return bool(self.secret) and hmac.compare_digest(self.sign(purpose, *parts), signature)
+
 
 @functools.cache
 def nobodys() -> Key:
@@ -96,8 +116,13 @@ def machine_key() -> Key:
     Returns:
         The key of ``CLEARSTONE_KEY``, else of the key file; one without a secret where no file can be kept.
     """
+    return trusted_keys()[0]
+
+
+def trusted_keys() -> tuple[Key, ...]:
+    """Return the keys whose work counts as this machine's own: the one it signs with, then the further ones."""
     given = os.environ.get("CLEARSTONE_KEY", "")
-    return _from_text(given) if given else _kept(key_file_or_none())
+    return _from_texts(given) if given else _kept(key_file_or_none())
 
 
 def key_file_or_none() -> Path | None:
@@ -109,37 +134,52 @@ def key_file_or_none() -> Path | None:
 
 
 @functools.lru_cache(maxsize=8)
-def _from_text(text: str) -> Key:
-    return Key(hashlib.blake2b(text.encode("utf-8", "surrogateescape"), digest_size=KEY_SIZE).digest())
+def _from_texts(texts: str) -> tuple[Key, ...]:
+    parts = [part.strip() for part in texts.split(",") if part.strip()] or [texts]
+    encoded = (part.encode("utf-8", "surrogateescape") for part in parts)
+    return tuple(Key(hashlib.blake2b(part, digest_size=KEY_SIZE).digest()) for part in encoded)
 
 
 @functools.lru_cache(maxsize=8)
-def _kept(path: Path | None) -> Key:
+def _kept(path: Path | None) -> tuple[Key, ...]:
     if path is None:
         return _none("this user has no home folder")
     try:
-        return Key(_read(path) or _make(path))
+        return tuple(map(Key, _read(path) or _make(path)))
     except (OSError, ValueError) as error:
         return _none(f"the key file {path} cannot be used: {error}")
 
 
-def _none(why: str) -> Key:
+def _none(why: str) -> tuple[Key, ...]:
     notice.say(f"records are not signed ({why}); set CLEARSTONE_KEY, or XDG_CONFIG_HOME to a folder of yours")
-    return Key(b"")
+    return (Key(b""),)
 
 
-def _read(path: Path) -> bytes | None:
+def _read(path: Path) -> list[bytes]:
+    """Return the keys of a key file; none where there is no file.
+
+    Raises:
+        ValueError: it holds no key, or others than its owner can read it.
+    """
     try:
         text = path.read_text(encoding="ascii")
     except FileNotFoundError:
-        return None
-    secret = bytes.fromhex(text.strip())
-    if len(secret) != KEY_SIZE:
-        raise ValueError(f"it holds {len(secret)} bytes, not {KEY_SIZE}; move it away to have another made")
-    return secret
+        return []
+    if is_open_to_others(path):
+        raise ValueError(f"others than its owner may use it; 'chmod 600 {path}', or move it away to have another made")
+    secrets = [bytes.fromhex(line) for line in text.split()]
+    wrong = next((secret for secret in secrets or [b""] if len(secret) != KEY_SIZE), None)
+    if wrong is not None:
+        raise ValueError(f"it holds {len(wrong)} bytes, not {KEY_SIZE}; move it away to have another made")
+    return secrets
 
 
-def _make(path: Path) -> bytes:
+def is_open_to_others(path: Path) -> bool:
+    """Whether others than its owner may read or write a file."""
+    return os.name == "posix" and bool(stat.S_IMODE(path.stat().st_mode) & 0o077)
+
+
+def _make(path: Path) -> list[bytes]:
     """Keep a new key, whole or not at all; where another process was faster, theirs is the key."""
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     beside = path.with_name(f".key.{os.getpid()}.{os.urandom(4).hex()}")
@@ -154,6 +194,6 @@ def _make(path: Path) -> bytes:
     finally:
         beside.unlink()
     made = _read(path)
-    if made is None:
+    if not made:
         raise OSError(f"{path} vanished")
     return made

@@ -285,6 +285,13 @@ def _unpicklable(node: Object) -> View | None:
     return None
 
 
+def _missing(node: Object) -> View | None:
+    match node.args:
+        case (Object(Name("clearstone.checkpoint.missing", "MissingMember"), (), states=[[str(path), str(kind), *_]]),):
+            return View("clearstone.checkpoint.missing:Missing", f"<missing {kind} {path}>", whole=True)
+    return None
+
+
 _READERS: dict[str, tuple[Callable[[Object], View | None], frozenset[str]]] = {
     **dict.fromkeys(NAMERS, (_definition, _NO)),
     "builtins:getattr": (_attribute, _NO),
@@ -292,6 +299,7 @@ _READERS: dict[str, tuple[Callable[[Object], View | None], frozenset[str]]] = {
     "clearstone.codec.payload:the_restored": (_itself, _NO),
     "clearstone.codec.exceptions:ExceptionData": (_exception_data, frozenset({"states"})),
     "clearstone.codec.exceptions:Unpicklable": (_unpicklable, frozenset({"states"})),
+    "clearstone.checkpoint.missing:Missing": (_missing, _NO),
     "functools:partial": (_partial, frozenset({"states"})),
     "collections:deque": (_deque, frozenset({"items"})),
     "datetime:datetime": (_moment, _NO),

@@ -38,7 +38,7 @@ def welcome(checkpoint: Checkpoint, notes: Sequence[str]) -> None:
     for note in notes:
         say(f"Note: {note}")
     for member in checkpoint.state.missing:
-        say(f"Missing: {member.path} ({member.type_name}) could not be saved and raises when touched.")
+        say(f"Missing: {member.path} ({member.type_name}) was not saved: {member.reason}.")
     say("Dropping into interactive debugger (pdb). Type 'c' to continue execution from the checkpoint.")
     say(RULE)
 

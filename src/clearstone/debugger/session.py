@@ -169,7 +169,7 @@ class ReplayEngine:
     def _prepared(
         self, function: str | None, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Iterator[tuple[Replay, _Call]]:
-        self._checkpoint.require_same_python()
+        self._checkpoint.require_loadable()
         with payload.definitions_from(self._source.main):
             with run.suspended():
                 call = self._call(function, args, kwargs)

@@ -10,6 +10,7 @@ import itertools
 from typing import TYPE_CHECKING, Any
 
 from clearstone.codec import payload
+from clearstone.codec.keys import NAME_SIZE
 from clearstone.errors import StoreError
 from clearstone.span import Chunk, Status, StatusCode
 from clearstone.store import rows, schema, texts
@@ -28,6 +29,9 @@ if TYPE_CHECKING:
 _PROPER = len(SpanRow._fields)
 _TRACE_ID_DIGITS = 32
 _MOST = (1 << 63) - 1
+
+UNNAMED = bytes(NAME_SIZE)
+"""In place of a name that is not there: without one, a payload would pass for this process's own."""
 
 Hits = tuple[str, list[str]]
 
@@ -140,7 +144,7 @@ def _payload(reader: PayloadReader, column: Any) -> Payload | None:
     if found is None:
         return None
     name, form, data = found
-    return payload.of_raw(form, data, name=name)
+    return payload.of_raw(form, data, name=name or UNNAMED)
 
 
 # --- traces ----------------------------------------------------------------------------------------------------------
