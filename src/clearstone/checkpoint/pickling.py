@@ -29,7 +29,7 @@ from clearstone.codec.redact import active
 
 if TYPE_CHECKING:
     import io
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
 SECRET_VALUES = frozenset({"pydantic.types.SecretStr", "pydantic.types.SecretBytes"})
 SECRET = "it is a secret"  # noqa: S105 - a reason
@@ -108,6 +108,7 @@ class StatePickler(ByValuePickler):
         replaced: what is left out. Secrets that it does not list are counted there.
         survey: where to note everything; None to write the state for good.
         with_code: see `ByValuePickler`.
+        buffer_callback: takes large buffers (of arrays) that are to be kept apart; None to have them in the pickle.
     """
 
     def __init__(
@@ -118,8 +119,9 @@ class StatePickler(ByValuePickler):
         survey: Survey | None = None,
         *,
         with_code: bool = True,
+        buffer_callback: Callable[[pickle.PickleBuffer], None] | None = None,
     ) -> None:
-        super().__init__(file, itself, with_code=with_code)
+        super().__init__(file, itself, with_code=with_code, buffer_callback=buffer_callback)
         self._replaced = replaced
         self._survey = survey
 

@@ -15,12 +15,15 @@ from __future__ import annotations
 import io
 import pickle
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import cloudpickle
 
 from clearstone.codec import exceptions, payload
 from clearstone.span import MAIN_NAMES
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 
 class ByValuePickler(cloudpickle.Pickler):  # type: ignore[misc]  # cloudpickle ships no types
@@ -30,14 +33,22 @@ class ByValuePickler(cloudpickle.Pickler):  # type: ignore[misc]  # cloudpickle 
         file: where the bytes go.
         itself: the object whose state is written, or None.
         with_code: False to write definitions of the script by name alone.
+        buffer_callback: see `pickle.Pickler`.
 
     Attributes:
         met_definitions: whether a definition of the script was written.
     """
 
-    def __init__(self, file: io.BytesIO, itself: Any = None, *, with_code: bool = True) -> None:
+    def __init__(
+        self,
+        file: io.BytesIO,
+        itself: Any = None,
+        *,
+        with_code: bool = True,
+        buffer_callback: Callable[[pickle.PickleBuffer], None] | None = None,
+    ) -> None:
         _store_code_of_main()
-        super().__init__(file, payload.PROTOCOL)
+        super().__init__(file, payload.PROTOCOL, buffer_callback)
         self._itself = itself
         self._with_code = with_code
         self.met_definitions = False
