@@ -20,14 +20,17 @@ def form(root: Any) -> Any:
         if id(each) in labels:
             return "again", labels[id(each)]
         labels[id(each)] = len(labels)
-        if kind is list:
+        return inside(each)
+
+    def inside(each: Any) -> Any:
+        if type(each) is list:
             return "list", tuple(map(of, each))
-        if kind is dict:
+        if type(each) is dict:
             return "dict", tuple((of(key), of(value)) for key, value in each.items())
-        if kind is set:
+        if type(each) is set:
             return "set", tuple(sorted(map(repr, each)))
         if callable(each) and getattr(each, "__closure__", None) is not None:
             return "function", each.__code__.co_code, tuple(of(cell.cell_contents) for cell in each.__closure__)
-        return kind.__qualname__, of(vars(each))
+        return type(each).__qualname__, of(vars(each))
 
     return of(root)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import importlib.util
 import sys
-from typing import TYPE_CHECKING
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from clearstone import checkpointable, configure
-from clearstone.checkpoint.environment import without_secrets
+from clearstone.checkpoint.environment import current, differences, without_secrets
 from clearstone.checkpoint.manager import CheckpointManager
 from clearstone.codec.redact import MARKER
 
@@ -62,3 +64,44 @@ def test_a_secret_of_the_command_line_is_in_no_checkpoint(tmp_path: Path, monkey
     (file,) = (tmp_path / "home" / "checkpoints").glob("*.ckpt")
     assert CheckpointManager().load_checkpoint(file).environment.argv == ("agent.py", "--api-key", MARKER, FOUND)
     assert not [word for word in (b"hunter2", KEY.encode()) if word in file.read_bytes()]
+
+
+# --- what is different here ------------------------------------------------------------------------------------------
+
+
+def test_a_process_differs_from_itself_in_nothing() -> None:
+    assert list(differences(current(), current())) == []
+
+
+def test_the_process_says_what_its_packages_and_its_bytecode_are() -> None:
+    here = current()
+    assert here.packages["pytest"] == pytest.__version__
+    assert bytes.fromhex(here.magic) == importlib.util.MAGIC_NUMBER
+
+
+CHANGES: dict[str, tuple[dict[str, Any], str]] = {
+    "folder": ({"cwd": "/elsewhere"}, "It ran in /elsewhere; this is "),
+    "time zone": ({"time_zone": "Mars/Olympus"}, "Its time zone was Mars/Olympus; here it is "),
+    "locale": ({"locale": "de_AT"}, "Its locale was de_AT; here it is "),
+    "version": ({"packages": {"pytest": "1.0", "gone": "3"}}, f"pytest 1.0 (now {pytest.__version__})."),
+    "commit": ({"commit": "a" * 40, "changed": ("agent.py",)}, f"at commit {'a' * 12}, with 1 file(s) changed; here"),
+}
+
+
+@pytest.mark.parametrize(("change", "sentence"), CHANGES.values(), ids=CHANGES)
+def test_what_is_different_here_is_said(change: dict[str, Any], sentence: str) -> None:
+    here = replace(current(), commit="b" * 40)
+    then = replace(here, **change)
+    (told,) = differences(then, here)
+    assert sentence in told
+
+
+def test_what_is_not_known_on_both_sides_is_not_said() -> None:
+    here = replace(current(), commit="")
+    assert list(differences(replace(here, commit="a" * 40), here)) == []
+
+
+def test_of_many_versions_a_few_are_told() -> None:
+    now = replace(current(), packages={f"p{n}": "2" for n in range(9)})
+    (told,) = differences(replace(now, packages={f"p{n}": "1" for n in range(9)}), now)
+    assert told.endswith(" and 4 more.")

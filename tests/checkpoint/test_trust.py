@@ -14,7 +14,9 @@ import pytest
 from clearstone import checkpointable, home, traced
 from clearstone.checkpoint import container, serial, trust
 from clearstone.checkpoint.manager import CheckpointManager, load
-from clearstone.codec import keys, payload
+from clearstone.checkpoint.segments import Placed, Segment, Snapshot
+from clearstone.checkpoint.state import NO_STATE
+from clearstone.codec import keys
 from clearstone.codec.keys import Key
 from clearstone.debugging import ReplayEngine
 from clearstone.errors import UntrustedCheckpointError
@@ -155,6 +157,7 @@ class Hostile:
 def hostile(checkpoint: Checkpoint, mark: Path) -> Checkpoint:
     """Put code into everything of a checkpoint that a replay loads."""
     code = Payload("pickle", pickle.dumps(Hostile(mark)))
+    state = Snapshot((), Placed(Segment(code.data)))
     assert checkpoint.call is not None
     assert checkpoint.failure is not None
     spans = tuple(
@@ -169,8 +172,8 @@ def hostile(checkpoint: Checkpoint, mark: Path) -> Checkpoint:
         checkpoint,
         trace=replace(checkpoint.trace, spans=spans),
         agent_class=code,
-        state=replace(checkpoint.state, payload=code),
-        state_at_failure=replace(checkpoint.state, payload=code),
+        state=replace(checkpoint.state, snapshot=state),
+        state_at_failure=replace(checkpoint.state, snapshot=state),
         call=replace(checkpoint.call, input=code),
         failure=replace(checkpoint.failure, value=code),
     )
@@ -266,9 +269,7 @@ def test_yes_to_one_content_is_no_yes_to_another(
 ) -> None:
     on_another_machine(monkeypatch, tmp_path)
     trust.trust(container.read_header(file))
-    changed = replace(
-        manager.load_checkpoint(file), state=replace(manager.load_checkpoint(file).state, payload=payload.dump({}))
-    )
+    changed = replace(manager.load_checkpoint(file), state=NO_STATE)
     container.write(file, *serial.pack(changed), Key(b""))
     with pytest.raises(UntrustedCheckpointError):
         manager.load_checkpoint(file)

@@ -13,6 +13,7 @@ import pytest
 
 from clearstone.checkpoint import container, serial
 from clearstone.checkpoint.manager import load
+from clearstone.checkpoint.segments import Placed, Segment, Snapshot
 from clearstone.codec.keys import Key
 from clearstone.span import Payload
 
@@ -94,7 +95,8 @@ def test_a_cloned_folder_with_a_hostile_checkpoint_and_script_runs_nothing(elsew
     (path,) = (elsewhere.folder / ".clearstone" / "checkpoints").glob("*.ckpt")
     found = load(path)
     code = Payload("pickle", pickle.dumps(Hostile(str(mark))))
-    forged = replace(found, agent_class=code, state=replace(found.state, payload=code), state_at_failure=None)
+    state = replace(found.state, snapshot=Snapshot((), Placed(Segment(code.data))))
+    forged = replace(found, agent_class=code, state=state, state_at_failure=None)
     container.write(path, *serial.pack(forged), Key(b""))
     script = elsewhere.folder / "agent.py"
     script.write_text(f"import os\nos.mkdir({str(mark)!r})\n{script.read_text()}")

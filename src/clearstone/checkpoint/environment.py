@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import sys
+import time
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING
 
 from clearstone._version import __version__
+from clearstone.checkpoint.git import Commit, commit_of
+from clearstone.checkpoint.origin import installed_places
 from clearstone.codec import redact
 from clearstone.codec.payload import main_file
 from clearstone.codec.redact import MARKER
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+
+
+MOST_TOLD = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +40,12 @@ class Environment:
         main_file: the script that ran as ``__main__``; empty in a notebook or a shell.
         main_module: its importable name if it ran with ``python -m``; else empty.
         hash_seed: ``PYTHONHASHSEED``, or ``"random"``.
+        magic: what this interpreter's bytecode begins with, in hex.
+        packages: the versions of loaded packages that say theirs, by name.
+        commit: the git commit of the program's source; empty where that is not known.
+        changed: loaded source files that differ from it; None where that is not known.
+        time_zone: the local time zone, as ``TZ`` or its names and offset say.
+        locale: as `locale.setlocale` says.
     """
 
     python: str
@@ -44,6 +58,12 @@ class Environment:
     main_file: str
     main_module: str
     hash_seed: str
+    magic: str
+    packages: dict[str, str]
+    commit: str
+    changed: tuple[str, ...] | None
+    time_zone: str
+    locale: str
 
     @property
     def python_minor(self) -> str:
@@ -53,22 +73,70 @@ class Environment:
 
 def current() -> Environment:
     """Describe this process."""
+    import importlib.util
+    import locale
     import platform  # when something failed: its expressions take a while to compile
 
     main = sys.modules.get("__main__")
     spec = getattr(main, "__spec__", None)
+    file, cwd = main_file(main) if main is not None else "", _cwd()
+    commit = commit_of(Path(file).parent if file else Path(cwd or "/"), _sources()) or Commit("", None)
     return Environment(
         python=platform.python_version(),
         implementation=platform.python_implementation(),
         platform=platform.platform(),
         clearstone=__version__,
         argv=tuple(without_secrets(sys.argv)),
-        cwd=_cwd(),
+        cwd=cwd,
         sys_path=tuple(str(Path(entry).absolute()) for entry in sys.path),
-        main_file=main_file(main) if main is not None else "",
+        main_file=file,
         main_module=spec.name if spec is not None else "",
         hash_seed=os.environ.get("PYTHONHASHSEED") or "random",
+        magic=importlib.util.MAGIC_NUMBER.hex(),
+        packages=_packages(),
+        commit=commit.commit,
+        changed=commit.changed,
+        time_zone=os.environ.get("TZ") or f"{'/'.join(time.tzname)} ({-time.timezone:+d} s)",
+        locale=locale.setlocale(locale.LC_ALL),
     )
+
+
+def _packages() -> dict[str, str]:
+    """Return what loaded packages say of their version: their own attribute, as asking the distribution is slow."""
+    found = {}
+    for name, module in sorted(sys.modules.items()):
+        version = vars(module).get("__version__") if "." not in name and isinstance(module, ModuleType) else None
+        if isinstance(version, str) and name not in sys.stdlib_module_names:
+            found[name] = version
+    return found
+
+
+def _sources() -> Iterator[Path]:
+    """Give the files of loaded modules that are not installed."""
+    for module in list(sys.modules.values()):
+        file = getattr(module, "__file__", None)
+        if isinstance(file, str) and file.endswith(".py") and not file.startswith(installed_places()):
+            yield Path(file)
+
+
+def differences(then: Environment, now: Environment) -> Iterator[str]:
+    """Say what else is different here, where a call of `then` is made again `now`."""
+    if then.cwd != now.cwd:
+        yield f"It ran in {then.cwd}; this is {now.cwd}."
+    if then.time_zone != now.time_zone:
+        yield f"Its time zone was {then.time_zone}; here it is {now.time_zone}."
+    if then.locale != now.locale:
+        yield f"Its locale was {then.locale}; here it is {now.locale}."
+    both = {name: version for name, version in then.packages.items() if now.packages.get(name, version) != version}
+    if both:
+        told = ", ".join(
+            f"{name} {version} (now {now.packages[name]})" for name, version in list(both.items())[:MOST_TOLD]
+        )
+        more = f" and {len(both) - MOST_TOLD} more" if len(both) > MOST_TOLD else ""
+        yield f"Other versions were loaded: {told}{more}."
+    if then.commit and now.commit and then.commit != now.commit:
+        changed = f", with {len(then.changed)} file(s) changed" if then.changed else ""
+        yield f"Its source was at commit {then.commit[:12]}{changed}; here it is at {now.commit[:12]}."
 
 
 def without_secrets(argv: Sequence[str]) -> Iterator[str]:

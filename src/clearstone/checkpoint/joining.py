@@ -1,4 +1,4 @@
-"""A state in segments, loaded: front to back, each segment with the objects before it that it refers to.
+"""A state in segments, loaded or looked at: front to back, each segment with the objects before it that it refers to.
 
 The memo of an `Unpickler` cannot be set (its setter is broken in CPython: memo entries come out missing or as others).
 What is to be in it is given by a first pickle through the same unpickler, which fetches each seed and memoizes it; the
@@ -9,12 +9,60 @@ from __future__ import annotations
 
 import io
 import pickle
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
+from clearstone.codec import inert
+from clearstone.codec.machine import LONGEST_KEY
+from clearstone.codec.nodes import Name, Object, Unreadable
 
-    from clearstone.checkpoint.segments import Place, Placed, Snapshot
+if TYPE_CHECKING:
+    from clearstone.checkpoint.segments import Place, Segment, Snapshot
+    from clearstone.codec.nodes import Node
+
+Read = Callable[["Segment", list[Any]], tuple[Any, Callable[[], Mapping[int, Any]]]]
+"""Gives what a segment is after its seeds, and what was in the memo then."""
+
+
+def joined(snapshot: Snapshot, agent: Any) -> dict[str, Any]:
+    """Load a state. This can execute code: only for what is trusted.
+
+    Args:
+        snapshot: the state.
+        agent: the object the state refers to as its agent.
+
+    Raises:
+        Exception: a segment does not load today.
+    """
+    state: dict[str, Any] = _join(snapshot, agent, _load, _fill)
+    return state
+
+
+def looked_at(snapshot: Snapshot) -> Node:
+    """Return a state as the inert reader shows it: nothing is loaded, nothing runs (see `clearstone.codec.inert`)."""
+    agent = Object(Name("clearstone.codec.payload", "the_restored"), ())
+    return _join(snapshot, agent, _look, _fill_node)
+
+
+def _join(snapshot: Snapshot, agent: Any, read: Read, fill: Callable[[Any, Any], None]) -> Any:
+    containers: list[Any] = [[] if kind == "list" else {} for kind, _ in snapshot.containers]
+    asked: dict[Place, list[int]] = {}
+    for _, placed in snapshot.placed():
+        for owner, number in placed.shared:
+            asked.setdefault(owner, []).append(number)
+    found: dict[tuple[Place, int], Any] = {}
+    value: Any = None
+    for place, placed in snapshot.placed():
+        value, memo = read(placed.segment, [agent, *containers, *(found[each] for each in placed.shared)])
+        if place in asked:
+            held = memo()
+            found.update(((place, number), held[number]) for number in asked[place])
+        if place[0] < len(containers):
+            fill(containers[place[0]], value)
+    return value
+
+
+# --- loaded ----------------------------------------------------------------------------------------------------------
 
 
 class _Unpickler(pickle.Unpickler):
@@ -26,54 +74,44 @@ class _Unpickler(pickle.Unpickler):
         return self._seeds[number]
 
 
-def joined(snapshot: Snapshot, agent: Any = None) -> dict[str, Any]:
-    """Load a state. This can execute code: only for what is trusted.
-
-    Args:
-        snapshot: the state.
-        agent: the object the state refers to as its agent; None if it was taken without one.
-
-    Raises:
-        Exception: a segment does not load today.
-    """
-    asked: dict[Place, list[int]] = {}
-    for placed in _all_of(snapshot):
-        for owner, number in placed.shared:
-            asked.setdefault(owner, []).append(number)
-    containers: list[Any] = [[] if kind == "list" else {} for kind, _ in snapshot.containers]
-    seeds = ([agent] if agent is not None else []) + containers
-    found: dict[tuple[Place, int], Any] = {}
-    for number, ((kind, parts), container) in enumerate(zip(snapshot.containers, containers, strict=True)):
-        add: Callable[[Any], None] = container.extend if kind == "list" else container.update
-        for index, placed in enumerate(parts):
-            add(_loaded((number, index), placed, seeds, found, asked))
-    state: dict[str, Any] = _loaded((len(containers), 0), snapshot.rest, seeds, found, asked)
-    return state
-
-
-def _all_of(snapshot: Snapshot) -> list[Placed]:
-    return [*(placed for _, parts in snapshot.containers for placed in parts), snapshot.rest]
-
-
-def _loaded(
-    place: Place,
-    placed: Placed,
-    seeds: list[Any],
-    found: dict[tuple[Place, int], Any],
-    asked: dict[Place, list[int]],
-) -> Any:
-    segment = placed.segment
-    own = [*seeds, *(found[shared] for shared in placed.shared)]
-    file = io.BytesIO(_fetching(len(own)) + segment.data)
-    unpickler = _Unpickler(file, own, [bytearray(each) for each in segment.buffers])
+def _load(segment: Segment, seeds: list[Any]) -> tuple[Any, Callable[[], Mapping[int, Any]]]:
+    file = io.BytesIO(_fetching(len(seeds)) + segment.data)
+    unpickler = _Unpickler(file, seeds, [bytearray(each) for each in segment.buffers])
     unpickler.load()
-    value = unpickler.load()
-    if place in asked:
-        memo = unpickler.memo.copy()  # type: ignore[attr-defined]  # there, if undocumented
-        found.update(((place, number), memo[number]) for number in asked[place])
-    return value
+    return unpickler.load(), unpickler.memo.copy  # undocumented, and there in every CPython
 
 
 def _fetching(count: int) -> bytes:
     """Return a pickle that memoizes `count` seeds: for each BININT its number, BINPERSID, MEMOIZE, POP."""
     return b"\x80\x05" + b"".join(b"J" + n.to_bytes(4, "little") + b"Q\x940" for n in range(count)) + b"N."
+
+
+def _fill(container: Any, items: Any) -> None:
+    add: Callable[[Any], None] = container.extend if type(container) is list else container.update
+    add(items)
+
+
+# --- looked at -------------------------------------------------------------------------------------------------------
+
+
+def _look(segment: Segment, seeds: list[Any]) -> tuple[Any, Callable[[], Mapping[int, Any]]]:
+    node, memo = inert.read_after(segment.data, seeds, buffers=segment.buffers)
+    return node, lambda: _Lenient(memo)
+
+
+class _Lenient(dict[int, Any]):
+    """A memo that has an entry for every number: a file may ask for one that is not there."""
+
+    def __missing__(self, number: int) -> Any:
+        return Unreadable(f"an object of another segment, number {number}, is not there", 0)
+
+
+def _fill_node(container: Any, items: Any) -> None:
+    """Add what a segment should be, a list of items or pairs; anything else is shown as one item."""
+    if type(container) is list:
+        container.extend(items if type(items) is list else [items])
+        return
+    for item in items if type(items) is list else [items]:
+        key, value = item if type(item) is tuple and len(item) == 2 else (f"({type(item).__name__})", item)  # noqa: PLR2004
+        # the hash of a text cannot be foreseen, hence not be made to collide
+        container[key if type(key) is str and len(key) <= LONGEST_KEY else inert.Key(key)] = value

@@ -13,11 +13,12 @@ def is_installed(cls: type) -> bool:
     if module in sys.builtin_module_names or module.partition(".")[0] in sys.stdlib_module_names:
         return True
     file = getattr(sys.modules.get(module), "__file__", None) or ""
-    return any(Path(file).is_relative_to(place) for place in _places())
+    return any(Path(file).is_relative_to(place) for place in installed_places())
 
 
 @functools.cache
-def _places() -> tuple[str, ...]:
+def installed_places() -> tuple[str, ...]:
+    """Return the folders that Python and installed distributions are in."""
     import sysconfig
 
     paths = sysconfig.get_paths()

@@ -5,18 +5,19 @@ segments of 64 items, and every segment is a pickle of its own; whatever is in n
 segment, the *rest*. A segment whose pickle is as it was is the very object of the snapshot before. The newest items of
 a list are in small segments first, and in one of 64 when there are so many.
 
-One pickler writes all of them. Before each its memo is set to the agent and the containers (the *seeds*), so a reference
-to one of them is two bytes and not a copy of it. An object that two segments hold belongs to the first of them; in the
-other it is a seed too, named by the owner and its place in the owner's memo. References only point backwards, so a
-snapshot is loaded front to back (`checkpoint.joining`).
+One pickler writes all of them. Before each its memo is set to the agent and the containers (the *seeds*), so a
+reference to one of them is two bytes and not a copy of it. An object that two segments hold belongs to the first of
+them; in the other it is a seed too, named by the owner and its place in the owner's memo. References only point
+backwards, so a snapshot is loaded front to back (`checkpoint.joining`).
 
 Invariant: a snapshot is what one pickle of the whole state would be, aliases and cycles included, but for tuples that
 two segments share (they come back equal, not the same). Every segment is written anew at every snapshot, however old
 it is; it is the one of before if its pickle is, and the objects in it are: one that was replaced by an equal one, or by
 one of another segment, makes the same pickle and another state.
 
-Refused: trusting that old items are as they were (an edit in place would be missed); one pickler whose memo lives on (it
-never writes an object twice, so it misses every later change of it); cutting by content (one pickle of the whole first).
+Refused: trusting that old items are as they were (an edit in place would be missed); one pickler whose memo lives on
+(it never writes an object twice, so it misses every later change of it); cutting by content (it takes one pickle of the
+whole first).
 """
 
 from __future__ import annotations
@@ -44,24 +45,24 @@ DEEPEST = 2
 ATOMS = frozenset({str, bytes, int, float, bool, complex, type(None), type, tuple, ModuleType, BuiltinFunctionType})
 """Of these nobody notices which of two equal ones it is."""
 
+REDUCERS = ("__reduce_ex__", "__reduce__", "__getstate__")
+
 Kind = Literal["list", "dict"]
 Place = tuple[int, int]
 """A segment: which container it is of, and which of it. The rest is ``(number of containers, 0)``."""
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True)
 class Segment:
     """A part of a state as bytes. The same object in each snapshot that has it unchanged.
 
     Args:
         data: a pickle: of a list of items, of a list of pairs, or of the rest's dict.
         buffers: what pickle protocol 5 left out of it.
-        seeds: how many seeds come before those in `shared`.
     """
 
     data: bytes
-    buffers: tuple[bytes, ...]
-    seeds: int
+    buffers: tuple[bytes, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,11 +90,16 @@ class Snapshot:
     containers: tuple[tuple[Kind, tuple[Placed, ...]], ...]
     rest: Placed
 
+    def placed(self) -> Iterator[tuple[Place, Placed]]:
+        """Give all segments with their places, front to back."""
+        for number, (_, parts) in enumerate(self.containers):
+            for index, placed in enumerate(parts):
+                yield (number, index), placed
+        yield (len(self.containers), 0), self.rest
+
     def segments(self) -> Iterator[Segment]:
         """Give all segments, front to back."""
-        for _, placed in self.containers:
-            yield from (each.segment for each in placed)
-        yield self.rest.segment
+        return (placed.segment for _, placed in self.placed())
 
 
 class _Part:
@@ -133,12 +139,16 @@ class Segmenter:
     """Takes snapshots of one agent's state, each with what it can of the one before.
 
     Args:
-        agent: whose state it is; in it, it is a seed. None for none.
+        agent: whose state it is; in it, it is the first seed.
         replaced: what is left out.
         with_code: see `clearstone.codec.pickler.ByValuePickler`.
+        cuts: whether long containers are cut into segments. For one snapshot alone that costs and brings nothing.
     """
 
-    def __init__(self, agent: Any = None, replaced: Replaced | None = None, *, with_code: bool = True) -> None:
+    def __init__(
+        self, agent: Any, replaced: Replaced | None = None, *, with_code: bool = True, cuts: bool = True
+    ) -> None:
+        self._cuts = cuts
         self._agent = agent
         self._buffer = io.BytesIO()
         self._left_out: list[pickle.PickleBuffer] = []
@@ -152,6 +162,11 @@ class Segmenter:
         self._containers: list[_Container] = []
         self._rest = _Part([])
         self._owners: dict[int, tuple[_Part, int, Any]] = {}
+
+    @property
+    def met_definitions(self) -> bool:
+        """Whether a definition of the script was written."""
+        return self._pickler.met_definitions
 
     def snapshot(self, state: Mapping[str, Any]) -> Snapshot:
         """Return the state as it is now.
@@ -173,7 +188,7 @@ class Segmenter:
         self._owners.clear()
 
     def _taken(self, state: dict[str, Any]) -> Snapshot:
-        self._seed(list(_containers(state, self._agent, self._replaced)))
+        self._seed(list(_containers(state, self._agent, self._replaced)) if self._cuts else [])
         for number, container in enumerate(self._containers):
             self._update(number, container)
         rest = self._rest
@@ -184,7 +199,8 @@ class Segmenter:
         )
 
     def _placed(self, part: _Part) -> Placed:
-        assert part.segment is not None
+        if part.segment is None:
+            raise RuntimeError(f"segment {part.place} was not written")  # a fault of ours
         owners = (self._owners[id(each)] for each in part.shared)
         return Placed(part.segment, tuple((owner.place, number) for owner, number, _ in owners))
 
@@ -192,7 +208,7 @@ class Segmenter:
 
     def _seed(self, found: list[Any]) -> None:
         """Begin with these containers; where they are others than before, or in another order, nothing is kept."""
-        roots = ([self._agent] if self._agent is not None else []) + found
+        roots = [self._agent, *found]
         seeds = {id(each): (number, each) for number, each in enumerate(roots)}
         if seeds.keys() == self._seeds.keys() and list(seeds) == list(self._seeds):
             return
@@ -247,6 +263,9 @@ class Segmenter:
         is_same = known is not None and known.data == data and known.buffers == buffers
         if is_same and part.is_flat:
             return
+        if not self._containers:  # nothing is shared, and one pickle tells which object is which
+            part.segment, part.is_flat = Segment(data, buffers), True
+            return
         met = self._met(part, value)
         if is_same and {id(each): number for number, each in met} == part.owned:
             return
@@ -257,7 +276,7 @@ class Segmenter:
             data, buffers = self._pickled(value, part)
             met = self._met(part, value)
         if known is None or known.data != data or known.buffers != buffers:
-            part.segment = Segment(data, buffers, len(self._seeds))
+            part.segment = Segment(data, buffers)
         self._own(part, met)
 
     def _pickled(self, value: Any, part: _Part) -> tuple[bytes, tuple[bytes, ...]]:
@@ -337,9 +356,7 @@ def _is_plain(obj: Any) -> bool:
     return (
         isinstance(getattr(obj, "__dict__", None), dict)
         and not isinstance(obj, type | FunctionType | ModuleType)
-        and cls.__reduce_ex__ is object.__reduce_ex__
-        and cls.__reduce__ is object.__reduce__
-        and getattr(cls, "__getstate__", None) is getattr(object, "__getstate__", None)
+        and all(getattr(cls, name, None) is getattr(object, name, None) for name in REDUCERS)
     )
 
 

@@ -7,7 +7,7 @@ import json
 from dataclasses import asdict, fields
 from typing import TYPE_CHECKING, Any
 
-from clearstone.checkpoint import spans
+from clearstone.checkpoint import snapshots, spans
 from clearstone.checkpoint.environment import Environment
 from clearstone.checkpoint.missing import MissingMember
 from clearstone.checkpoint.model import Checkpoint, FailedCall
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from clearstone.span import Payload
 
 
-SECTIONS = frozenset({"state", "state_at_failure", "agent_class", "call", "failure", "random", "trace", "payloads"})
+SECTIONS = frozenset({"agent_class", "call", "failure", "random", "trace", "payloads", *snapshots.SECTIONS})
 
 
 def pack(checkpoint: Checkpoint) -> tuple[dict[str, Any], dict[str, bytes]]:
@@ -44,10 +44,12 @@ def pack(checkpoint: Checkpoint) -> tuple[dict[str, Any], dict[str, bytes]]:
         "environment": asdict(checkpoint.environment),
         "metadata": checkpoint.metadata,
         "occurrences": checkpoint.occurrences,
-        "state": _put_state(sections, "state", checkpoint.state),
+        "state": _state_header(checkpoint.state),
         "spans": len(checkpoint.trace),
         **_optional(checkpoint, sections),
     }
+    states = {"state": checkpoint.state, "state_at_failure": checkpoint.state_at_failure}
+    sections |= snapshots.pack({name: each.snapshot for name, each in states.items() if each is not None})
     sections["trace"], sections["payloads"] = spans.pack(checkpoint.trace)
     return header, sections
 
@@ -58,7 +60,7 @@ def _optional(checkpoint: Checkpoint, sections: dict[str, bytes]) -> dict[str, A
     if checkpoint.agent_class is not None:
         header["agent_class"] = _put(sections, "agent_class", checkpoint.agent_class)
     if checkpoint.state_at_failure is not None:
-        header["state_at_failure"] = _put_state(sections, "state_at_failure", checkpoint.state_at_failure)
+        header["state_at_failure"] = _state_header(checkpoint.state_at_failure)
     if checkpoint.call is not None:
         call = checkpoint.call
         header["call"] = {"site": call.site, "method": call.method, "payload": _put(sections, "call", call.input)}
@@ -80,7 +82,6 @@ def unpack(header: Mapping[str, Any], sections: Mapping[str, bytes], *, untruste
     Raises:
         KeyError, TypeError, ValueError: they are not a checkpoint's.
     """
-    at_failure = header["state_at_failure"]
     return Checkpoint(
         checkpoint_id=header["checkpoint_id"],
         trace=spans.unpack(header["trace_id"], sections["trace"], sections["payloads"]),
@@ -91,12 +92,12 @@ def unpack(header: Mapping[str, Any], sections: Mapping[str, bytes], *, untruste
         agent_class_name=header["agent_class_name"],
         agent_module=header["agent_module"],
         agent_class=_optional_payload(header["agent_class"], sections.get("agent_class")),
-        state=_state(header["state"], sections["state"]),
+        state=_state(header, sections, "state"),
         environment=_environment(header["environment"]),
         metadata=header["metadata"],
         call=_call(header["call"], sections),
         failure=_failure(header["failure"], sections),
-        state_at_failure=_state(at_failure, sections["state_at_failure"]) if at_failure else None,
+        state_at_failure=_state(header, sections, "state_at_failure") if header["state_at_failure"] else None,
         random_state=_random_state(sections),
         occurrences=header["occurrences"],
         untrusted=untrusted,
@@ -113,23 +114,25 @@ def _optional_payload(form: int | None, data: bytes | None) -> Payload | None:
     return payload.of_raw(form, data) if form is not None and data is not None else None
 
 
-def _put_state(sections: dict[str, bytes], name: str, state: AgentState) -> dict[str, Any]:
+def _state_header(state: AgentState) -> dict[str, Any]:
     return {
         "form": state.form,
-        "payload": _put(sections, name, state.payload),
         "missing": [asdict(member) for member in state.missing],
         "concurrent": state.concurrent,
     }
 
 
-def _state(header: Mapping[str, Any], data: bytes) -> AgentState:
-    missing = tuple(MissingMember(**member) for member in header["missing"])
-    return AgentState(payload.of_raw(header["payload"], data), header["form"], missing, tuple(header["concurrent"]))
+def _state(header: Mapping[str, Any], sections: Mapping[str, bytes], name: str) -> AgentState:
+    described = header[name]
+    missing = tuple(MissingMember(**member) for member in described["missing"])
+    return AgentState(snapshots.unpack(sections, name), described["form"], missing, tuple(described["concurrent"]))
 
 
 def _environment(header: Mapping[str, Any]) -> Environment:
     known = {each.name: header[each.name] for each in fields(Environment)}  # a later version may say more
-    return Environment(**{**known, "argv": tuple(header["argv"]), "sys_path": tuple(header["sys_path"])})
+    changed = header["changed"]
+    lists = {"argv": tuple(header["argv"]), "sys_path": tuple(header["sys_path"])}
+    return Environment(**{**known, **lists, "changed": None if changed is None else tuple(changed)})
 
 
 def _call(header: Mapping[str, Any] | None, sections: Mapping[str, bytes]) -> FailedCall | None:

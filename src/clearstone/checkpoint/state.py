@@ -16,18 +16,20 @@ from __future__ import annotations
 import contextlib
 import inspect
 import io
+import pickle
 from dataclasses import dataclass, field
 from types import BuiltinFunctionType, MemberDescriptorType, SimpleNamespace
 from typing import TYPE_CHECKING, Any, Literal
 
 from clearstone.checkpoint import restoring
+from clearstone.checkpoint.joining import joined
 from clearstone.checkpoint.missing import Missing, MissingMember
 from clearstone.checkpoint.options import options_of
 from clearstone.checkpoint.pickling import Replaced, StatePickler, Survey, described, secrets_in
 from clearstone.checkpoint.refusals import find, secret
+from clearstone.checkpoint.segments import Placed, Segment, Segmenter, Snapshot
 from clearstone.codec import payload
 from clearstone.errors import StateError
-from clearstone.span import Payload
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -45,20 +47,20 @@ class AgentState:
     """A state as bytes.
 
     Args:
-        payload: a pickled dict.
+        snapshot: the attributes, or what `get_state` returned.
         form: ``"methods"`` if `get_state` gave it, ``"attributes"`` if the attributes did, ``"none"`` without an agent.
         missing: what was not saved.
         concurrent: who may have changed it while it was taken: names of calls on the same object that were at work,
             and `UNKNOWN` where it changed under the pickler's hands.
     """
 
-    payload: Payload
+    snapshot: Snapshot = field(repr=False)
     form: Form
     missing: tuple[MissingMember, ...] = field(default=())
     concurrent: tuple[str, ...] = field(default=())
 
 
-NO_STATE = AgentState(payload.dump({}), "none")
+NO_STATE = AgentState(Snapshot((), Placed(Segment(pickle.dumps({}, payload.PROTOCOL)))), "none")
 """The state of a call that has no agent (a decorated function)."""
 
 
@@ -112,52 +114,46 @@ class _Taking:
 
     def taken(self) -> AgentState:
         replaced = Replaced()
-        try:
-            data = self._written(replaced)
-            if not replaced.unplaced:
-                return self._as_state(data, replaced)
-        except Exception as error:  # what refuses is looked for next, and named
-            self._notice_change(error)
         for _ in range(MOST_PASSES):
+            try:
+                snapshot = self._snapshot(replaced)
+                if not replaced.unplaced:
+                    return self._as_state(snapshot, replaced)
+            except Exception as error:  # what refuses is looked for next, and named
+                self._notice_change(error)
             found = self._surveyed()
             if found is None:
                 break
             replaced = found
-            try:
-                data = self._written(replaced)
-                if not replaced.unplaced:
-                    return self._as_state(data, replaced)
-            except Exception as error:  # it refuses at some times only: another look
-                self._notice_change(error)
         return self._without_whole_attributes()
 
-    def _written(self, replaced: Replaced, survey: Survey | None = None) -> bytes:
-        """Return the pickle; where code of the script does not pickle, its definitions by name alone."""
+    def _snapshot(self, replaced: Replaced) -> Snapshot:
+        """Return the state; where code of the script does not pickle, with its definitions by name alone."""
         replaced.unplaced = 0
-        pickler = StatePickler(buffer := io.BytesIO(), self._agent, replaced, survey, with_code=self._with_code)
+        segmenter = Segmenter(self._agent, replaced, with_code=self._with_code, cuts=False)
         try:
-            pickler.dump(self._state)
+            return segmenter.snapshot(self._state)
         except Exception:
-            if not pickler.met_definitions or not self._with_code:
+            if not segmenter.met_definitions or not self._with_code:
                 raise
             self._with_code = False
-            return self._written(replaced, survey)
-        return buffer.getvalue()
+            return self._snapshot(replaced)
 
     def _surveyed(self) -> Replaced | None:
         """Return what to leave out, each with its path; None where that cannot be found out."""
         survey, before = Survey(), self._survey
+        pickler = StatePickler(io.BytesIO(), self._agent, Replaced(), survey, with_code=self._with_code)
         try:
-            self._written(Replaced(), survey)
+            pickler.dump(self._state)
         except Exception as error:
             self._notice_change(error)
             return Replaced() if self._is_changing(error) else None
         self._survey = survey
         return find(self._state, survey, before, own_methods=self._own_methods)
 
-    def _as_state(self, data: bytes, replaced: Replaced) -> AgentState:
+    def _as_state(self, snapshot: Snapshot, replaced: Replaced) -> AgentState:
         missing = (*self._missing, *replaced.objects.values(), *replaced.attributes.values())
-        return AgentState(Payload("cloudpickle", data), self._form, missing, (UNKNOWN,) if self._changed else ())
+        return AgentState(snapshot, self._form, missing, (UNKNOWN,) if self._changed else ())
 
     def _notice_change(self, error: Exception) -> None:
         self._changed = self._changed or self._is_changing(error)
@@ -174,7 +170,7 @@ class _Taking:
                 member = described(f"self.{name}", value, reason, own_methods=self._own_methods)
                 self._missing.append(member)
                 self._state[name] = Missing(member)
-        return self._as_state(self._written(Replaced()), Replaced())
+        return self._as_state(self._snapshot(Replaced()), Replaced())
 
     def _why_unpicklable(self, value: Any) -> str | None:
         try:
@@ -213,14 +209,12 @@ def load_values(state: AgentState, agent: Any) -> dict[str, Any]:
         StateError: it does not load today.
     """
     try:
-        with payload.restoring(lambda: agent):
-            values: dict[str, Any] = payload.load_bytes(state.payload.data, state.payload.buffers)
+        return joined(state.snapshot, agent)
     except Exception as error:
         raise StateError(
             f"the saved state does not load: {type(error).__name__}: {error}. Restore the class or module it names, "
             f"or look at the state with 'clearstone inspect'."
         ) from error
-    return values
 
 
 def _form(agent: Any) -> Form:

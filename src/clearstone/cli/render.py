@@ -96,7 +96,7 @@ def inspection(checkpoint: Checkpoint) -> None:
         out.print(f"[bold]{label:<12}[/] {escape(value)}")
     out.print("\n[bold]State[/]")
     missing = {member.path.removeprefix("self.") for member in checkpoint.state.missing}
-    for name, value in values.members(checkpoint.state.payload, out.width):
+    for name, value in values.members(checkpoint.state.snapshot, out.width):
         if name not in missing:
             out.print(f"  {escape(name)} = {escape(value)}", soft_wrap=True)
     for member in checkpoint.state.missing:
@@ -129,8 +129,8 @@ def inspection_json(checkpoint: Checkpoint) -> dict[str, Any]:
         "failure": {"type": failure.type_name, "message": failure.message, "traceback": failure.traceback}
         if failure is not None
         else None,
-        "state": values.as_json(checkpoint.state.payload),
-        "state_at_failure": values.as_json(at_failure.payload) if at_failure is not None else None,
+        "state": values.state_json(checkpoint.state.snapshot),
+        "state_at_failure": values.state_json(at_failure.snapshot) if at_failure is not None else None,
         "missing": [
             {"path": m.path, "type": m.type_name, "repr": m.text, "reason": m.reason} for m in checkpoint.state.missing
         ],

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 import click
 
 from clearstone.cli.place import place_options
+from clearstone.span import Payload
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from clearstone.checkpoint.model import Checkpoint
-    from clearstone.span import Payload
 
 MOST_LISTED = 60
 
@@ -69,14 +69,14 @@ def _names(given: Payload) -> list[str]:
 
 def _payloads(checkpoint: Checkpoint) -> Iterator[Payload]:
     """Give what a replay may load of a checkpoint, the agent first."""
-    at_failure, call, failure = checkpoint.state_at_failure, checkpoint.call, checkpoint.failure
+    call, failure = checkpoint.call, checkpoint.failure
     held = (
         checkpoint.agent_class,
-        checkpoint.state.payload,
-        at_failure.payload if at_failure is not None else None,
         call.input if call is not None else None,
         failure.value if failure is not None else None,
     )
     yield from (each for each in held if each is not None)
+    for state in filter(None, (checkpoint.state, checkpoint.state_at_failure)):
+        yield from (Payload("pickle", each.data, each.buffers) for each in state.snapshot.segments())
     for span in checkpoint.trace:
         yield from span.payloads()

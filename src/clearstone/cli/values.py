@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
+from clearstone.checkpoint.joining import looked_at
 from clearstone.codec import inert, show
 from clearstone.store import blobs, texts
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from clearstone.checkpoint.segments import Snapshot
     from clearstone.span import Failure, Outcome, Payload, Span
     from clearstone.store.texts import Term
 
@@ -51,9 +53,9 @@ def arguments_text(payload: Payload | None, width: int = 100) -> str:
             return show.render(given, width=width) + _marks(payload)
 
 
-def members(payload: Payload, width: int = 100) -> list[tuple[str, str]]:
-    """Return one line for each entry of a pickled dict, by name; one line for anything else."""
-    state = _node(payload)
+def members(snapshot: Snapshot, width: int = 100) -> list[tuple[str, str]]:
+    """Return one line for each attribute of a state, by name; one line for anything else."""
+    state = looked_at(snapshot)
     entries = state.items() if isinstance(state, dict) else [("state", state)]
     return [(str(name), show.render(value, width=width)) for name, value in entries]
 
@@ -65,6 +67,11 @@ def as_json(payload: Payload | None) -> Any:
     if payload.codec == "stand-in":
         return {"$stand_in": json.loads(payload.data)}
     return show.to_json(_node(payload))
+
+
+def state_json(snapshot: Snapshot) -> Any:
+    """Return a state as JSON-ready values."""
+    return show.to_json(looked_at(snapshot))
 
 
 def is_cancelled(failure: Failure) -> bool:

@@ -38,6 +38,7 @@ __all__ = [
     "children",
     "names",
     "read",
+    "read_after",
     "walk",
 ]
 
@@ -57,6 +58,22 @@ def read(data: bytes, *, buffers: Sequence[bytes] = (), limits: Limits = DEFAULT
         `Aside` if a loader would do more than make the value.
     """
     return Machine(data, buffers, limits).run(HANDLERS)
+
+
+def read_after(
+    data: bytes, seeds: Sequence[Node], *, buffers: Sequence[bytes] = (), limits: Limits = DEFAULT
+) -> tuple[Node, dict[int, Node]]:
+    """Return what `data` would load as where a loader's memo held `seeds` before it, and what the memo held afterwards.
+
+    Args:
+        data: a pickle, as `read` takes it.
+        seeds: the first entries of the memo.
+        buffers: its out-of-band buffers, in order.
+        limits: where to stop.
+    """
+    machine = Machine(data, buffers, limits)
+    machine.memo.update(enumerate(seeds))
+    return machine.run(HANDLERS), machine.memo
 
 
 def names(data: bytes, *, limits: Limits = DEFAULT) -> list[str]:

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from clearstone import run
+from clearstone.checkpoint.environment import current, differences
 from clearstone.codec import payload
 from clearstone.codec.payload import main_file
 from clearstone.errors import ReplayError, TargetError
@@ -48,7 +49,7 @@ class Source:
         self._code = code
         self._main: ModuleType | None = None
         self._looked = False
-        self.notes: list[str] = []
+        self.notes: list[str] = list(differences(checkpoint.environment, current()))
 
     def main(self) -> ModuleType | None:
         """Return today's module of the recorded ``__main__``; None: use the stored code.

@@ -1,0 +1,116 @@
+"""Snapshots as sections of a file: the bytes of their segments, each once, and a JSON table of where they belong."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from clearstone.checkpoint.segments import Placed, Segment, Snapshot
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+SECTIONS = ("snapshots", "segments", "buffers")
+
+ALIGNMENT = 64
+"""A buffer begins at a multiple of so many bytes of its section, so that numbers in it can be used where they lie."""
+
+
+def pack(snapshots: Mapping[str, Snapshot]) -> dict[str, bytes]:
+    """Return the sections of snapshots, by the names of `SECTIONS`.
+
+    Args:
+        snapshots: by what they are of. What they share is written once.
+    """
+    numbers: dict[int, int] = {}
+    rows: list[list[Any]] = []
+    data, buffers, at = [], [], 0
+    for segment in (each for snapshot in snapshots.values() for each in snapshot.segments()):
+        if id(segment) in numbers:
+            continue
+        numbers[id(segment)] = len(rows)
+        data.append(segment.data)
+        places = []
+        for buffer in segment.buffers:
+            buffers += [bytes(-at % ALIGNMENT), buffer]
+            at += -at % ALIGNMENT
+            places.append([at, len(buffer)])
+            at += len(buffer)
+        rows.append([len(segment.data), places] if places else [len(segment.data)])
+    table = {
+        "segments": rows,
+        **{name: _row(snapshot, numbers) for name, snapshot in snapshots.items()},
+    }
+    packed = json.dumps(table, separators=(",", ":")).encode()
+    return {"snapshots": packed, "segments": b"".join(data), "buffers": b"".join(buffers)}
+
+
+def _row(snapshot: Snapshot, numbers: Mapping[int, int]) -> dict[str, Any]:
+    def of(placed: Placed) -> Any:
+        number = numbers[id(placed.segment)]
+        return [number, [[*place, held] for place, held in placed.shared]] if placed.shared else number
+
+    return {
+        "containers": [[kind, list(map(of, parts))] for kind, parts in snapshot.containers],
+        "rest": of(snapshot.rest),
+    }
+
+
+def unpack(sections: Mapping[str, bytes], name: str) -> Snapshot:
+    """Return one of the snapshots of a file.
+
+    Raises:
+        KeyError, TypeError, ValueError, IndexError: the sections hold no such snapshot.
+    """
+    table = json.loads(sections["snapshots"])
+    segments = _segments(table["segments"], sections["segments"], sections["buffers"])
+    row = table[name]
+
+    def placed(given: Any) -> Placed:
+        number, shared = given if isinstance(given, list) else (given, [])
+        return Placed(
+            segments[_index(number, len(segments))],
+            tuple(((_number(at), _number(index)), _number(held)) for at, index, held in shared),
+        )
+
+    containers = []
+    for kind, parts in row["containers"]:
+        if kind not in {"list", "dict"}:
+            raise ValueError(f"a container of kind {kind!r}")
+        containers.append((kind, tuple(map(placed, parts))))
+    snapshot = Snapshot(tuple(containers), placed(row["rest"]))
+    _require_backwards(snapshot)
+    return snapshot
+
+
+def _segments(rows: Any, data: bytes, buffers: bytes) -> list[Segment]:
+    found, at = [], 0
+    for length, *places in rows:
+        end = at + _number(length)
+        held = [(_number(begin), _number(size)) for begin, size in (places[0] if places else ())]
+        if end > len(data) or any(begin + size > len(buffers) for begin, size in held):
+            raise ValueError("a segment ends after its section")
+        found.append(Segment(data[at:end], tuple(buffers[begin : begin + size] for begin, size in held)))
+        at = end
+    return found
+
+
+def _number(given: Any) -> int:
+    if type(given) is not int or given < 0:
+        raise ValueError(f"{given!r} is no place or length")
+    return given
+
+
+def _index(given: Any, count: int) -> int:
+    if _number(given) >= count:
+        raise ValueError(f"there is no segment {given}")
+    return int(given)
+
+
+def _require_backwards(snapshot: Snapshot) -> None:
+    """Refuse what could not be loaded front to back."""
+    before = set()
+    for place, placed in snapshot.placed():
+        if any(owner not in before for owner, _ in placed.shared):
+            raise ValueError(f"segment {place} refers to one that does not come before it")
+        before.add(place)
