@@ -26,6 +26,7 @@ def test_help_lists_the_commands_and_the_exit_codes(shell: Shell) -> None:
         "search",
         "checkpoints",
         "inspect",
+        "diff",
         "trust",
         "replay",
         "debug",

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from clearstone.checkpoint.missing import MissingMember
     from clearstone.checkpoint.state import AgentState
+    from clearstone.codec.difference import Difference
     from clearstone.span import Failure, Payload, Span, Trace
 
 
@@ -117,6 +118,27 @@ class Checkpoint:
         """Who may have changed the state while it was taken: names of calls on the same agent that were at work."""
         return self.state.concurrent
 
+    def diff(self, other: Checkpoint | None = None) -> tuple[Difference, ...]:
+        """Compare the state with another's, by path; nothing of either is loaded.
+
+        Args:
+            other: what it is compared with; None for this checkpoint's own state at the failure.
+
+        Raises:
+            CheckpointError: `other` is None, and there is no state at a failure.
+        """
+        from clearstone.checkpoint.joining import looked_at
+        from clearstone.codec.difference import differences
+
+        after = other.state if other is not None else self.state_at_failure
+        if after is None:
+            raise CheckpointError(
+                f"checkpoint {self.checkpoint_id} holds one state; name another checkpoint to compare it with"
+            )
+        # as attributes of the agent, not as entries of a dict
+        one, two = (looked_at(each.snapshot) for each in (self.state, after))
+        return tuple(differences(_as_agent(one), _as_agent(two), "self"))
+
     def require_loadable(self) -> None:
         """Refuse to load what nobody trusted wrote, and what another Python did: its bytecode would crash this one.
 
@@ -133,3 +155,12 @@ class Checkpoint:
                 f"{here.python}: stored code does not load across minor versions. Replay it with python"
                 f"{self.environment.python_minor}; 'clearstone inspect' works here."
             )
+
+
+def _as_agent(state: Any) -> Any:
+    """Return a state's dict as the agent that has it, so that a path says ``self.name``."""
+    from clearstone.codec.nodes import Name, Object
+
+    return (
+        Object(Name("builtins", "object"), (), origin="created", states=[state]) if isinstance(state, dict) else state
+    )

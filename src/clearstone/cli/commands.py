@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from clearstone.cli.differing import diff
 from clearstone.cli.erasing import forget, gc
 from clearstone.cli.place import place, place_options
 from clearstone.cli.querying import export, search
@@ -155,4 +156,4 @@ def _load(reference: str) -> Any:
     return load_checkpoint(reference)
 
 
-ALL = (demo, traces, show, search, checkpoints, inspect, trust, replay, debug, export, gc, forget)
+ALL = (demo, traces, show, search, checkpoints, inspect, diff, trust, replay, debug, export, gc, forget)
