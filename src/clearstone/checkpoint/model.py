@@ -161,6 +161,6 @@ def _as_agent(state: Any) -> Any:
     """Return a state's dict as the agent that has it, so that a path says ``self.name``."""
     from clearstone.codec.nodes import Name, Object
 
-    return (
-        Object(Name("builtins", "object"), (), origin="created", states=[state]) if isinstance(state, dict) else state
-    )
+    if not isinstance(state, dict):
+        return state  # no state at all, shown as what it is
+    return Object(Name("builtins", "object"), (), origin="created", states=[state])
