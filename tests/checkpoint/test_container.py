@@ -43,9 +43,10 @@ def header_end(data: bytes) -> int:
 def forged(data: bytes, change: Callable[[dict[str, Any]], object]) -> bytes:
     """Change the header of a file as a forger does who has no key: its digest is made anew."""
     end = header_end(data)
-    header = json.loads(data[container._PREFIX.size : end])
+    summary, _, details = data[container._PREFIX.size : end].partition(b"\n")
+    header = json.loads(details)
     change(header)
-    body = json.dumps(header).encode()
+    body = summary + b"\n" + json.dumps(header).encode()
     body += b" " * (-(container._PREFIX.size + len(body)) % container.ALIGNMENT)
     fields = data[:12] + len(body).to_bytes(4, "little")
     return fields + hashlib.sha256(fields + body).digest() + data[48:80] + body + data[end:]
@@ -66,14 +67,16 @@ def test_header_and_sections_come_back(file: Path) -> None:
 
 @settings(deadline=None, max_examples=50)
 @given(
-    st.dictionaries(st.text(), st.integers() | st.text(st.characters(codec=None))),
+    st.dictionaries(
+        st.text().filter(lambda name: name != "summary"), st.integers() | st.text(st.characters(codec=None))
+    ),
     st.dictionaries(st.text(st.characters(codec=None)), st.binary()),
 )
 def test_any_header_and_sections_come_back(header: dict[str, Any], sections: dict[str, bytes]) -> None:
     path = Path(os.environ["CLEARSTONE_HOME"]).parent / "any.ckpt"
     container.write(path, header, sections, KEY)
     found, read = container.read(path)
-    assert found.content | {"sections": None} == header | {"sections": None}
+    assert found.content | {"sections": None} == {"summary": {}} | header | {"sections": None}
     assert read == sections
 
 

@@ -464,7 +464,7 @@ def foreign(path: Path) -> None:
 
 
 def of_odd_types(path: Path) -> None:
-    container.write(path, serial.pack(a_checkpoint())[0] | {"failure": 3}, {}, machine_key())
+    container.write(path, serial.pack(a_checkpoint())[0] | {"summary": {"checkpoint_id": 3}}, {}, machine_key())
 
 
 def torn(path: Path) -> None:

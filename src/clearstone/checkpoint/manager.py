@@ -12,7 +12,7 @@ import datetime as dt
 import os
 import random
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,7 +30,7 @@ from clearstone.errors import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Sequence
 
     from clearstone.codec.keys import Key
     from clearstone.span import Payload, Span, Trace
@@ -65,6 +65,9 @@ class CheckpointInfo:
     occurrences: int
     size: int
     metadata: dict[str, Any]
+
+
+_SHOWN = tuple(each.name for each in fields(CheckpointInfo) if each.name not in {"path", "size"})
 
 
 class CheckpointManager:
@@ -263,28 +266,10 @@ def list_folder(folder: Path) -> list[CheckpointInfo]:
 
 def _info(path: Path) -> CheckpointInfo | None:
     try:
-        header = container.read_header(path).content
-        size = path.stat().st_size
-        return _described(path, header, size)
+        summary = container.read_header(path).summary
+        return CheckpointInfo(path=path, size=path.stat().st_size, **{name: summary[name] for name in _SHOWN})
     except (CheckpointError, OSError, KeyError, TypeError):  # torn, gone or foreign; loading it by name says why
         return None
-
-
-def _described(path: Path, header: Mapping[str, Any], size: int) -> CheckpointInfo:
-    failure, call = header["failure"], header["call"]
-    agent = ".".join(part for part in (header["agent_module"], header["agent_class_name"]) if part)
-    return CheckpointInfo(
-        path=path,
-        checkpoint_id=header["checkpoint_id"],
-        trace_id=header["trace_id"],
-        agent=agent if header["agent_class_name"] or not call else call["site"].replace(":", ".", 1),
-        span_name=header["span_name"],
-        created_ns=header["created_ns"],
-        error=f"{failure['type']}: {failure['message']}" if failure else "",
-        occurrences=header["occurrences"],
-        size=size,
-        metadata=header["metadata"],
-    )
 
 
 def _is_file(path: Path) -> bool:

@@ -172,8 +172,8 @@ def _same_failure(folder: Path, signature: str) -> list[tuple[int, int, Path]]:
     found = []
     for path in folder.glob(f"*_ckpt_{signature}*{SUFFIX}"):
         try:
-            header = container.read_header(path).content
-            found.append((int(header["created_ns"]), int(header["occurrences"]), path))
+            summary = container.read_header(path).summary
+            found.append((int(summary["created_ns"]), int(summary["occurrences"]), path))
         except (CheckpointError, KeyError, TypeError, ValueError):
             continue  # another process removed it, or it is torn or foreign
     return sorted(found, reverse=True)

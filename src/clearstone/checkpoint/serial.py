@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from clearstone.span import Payload
 
 
+LONGEST_ERROR = 500
+"""Characters of an error in a listing."""
+
 SECTIONS = frozenset({"agent_class", "call", "failure", "random", "trace", "payloads", *snapshots.SECTIONS})
 
 
@@ -32,18 +35,13 @@ def pack(checkpoint: Checkpoint) -> tuple[dict[str, Any], dict[str, bytes]]:
     """
     sections: dict[str, bytes] = {}
     header = {
-        "checkpoint_id": checkpoint.checkpoint_id,
-        "trace_id": checkpoint.trace.trace_id,
+        "summary": _summary(checkpoint),
         "span_id": checkpoint.span_id,
-        "span_name": checkpoint.span.name,
         "timestamp": checkpoint.timestamp.isoformat(),
-        "created_ns": checkpoint.created_ns,
         "version": checkpoint.version,
         "agent_class_name": checkpoint.agent_class_name,
         "agent_module": checkpoint.agent_module,
         "environment": asdict(checkpoint.environment),
-        "metadata": checkpoint.metadata,
-        "occurrences": checkpoint.occurrences,
         "state": _state_header(checkpoint.state),
         "spans": len(checkpoint.trace),
         **_optional(checkpoint, sections),
@@ -52,6 +50,21 @@ def pack(checkpoint: Checkpoint) -> tuple[dict[str, Any], dict[str, bytes]]:
     sections |= snapshots.pack({name: each.snapshot for name, each in states.items() if each is not None})
     sections["trace"], sections["payloads"] = spans.pack(checkpoint.trace)
     return header, sections
+
+
+def _summary(checkpoint: Checkpoint) -> dict[str, Any]:
+    """Return what a listing shows."""
+    failure = checkpoint.failure
+    return {
+        "checkpoint_id": checkpoint.checkpoint_id,
+        "trace_id": checkpoint.trace.trace_id,
+        "agent": checkpoint.agent_name,
+        "span_name": checkpoint.span.name,
+        "created_ns": checkpoint.created_ns,
+        "error": f"{failure.type_name}: {failure.message}"[:LONGEST_ERROR] if failure is not None else "",
+        "occurrences": checkpoint.occurrences,
+        "metadata": checkpoint.metadata,
+    }
 
 
 def _optional(checkpoint: Checkpoint, sections: dict[str, bytes]) -> dict[str, Any]:
@@ -82,24 +95,25 @@ def unpack(header: Mapping[str, Any], sections: Mapping[str, bytes], *, untruste
     Raises:
         KeyError, TypeError, ValueError: they are not a checkpoint's.
     """
+    summary = header["summary"]
     return Checkpoint(
-        checkpoint_id=header["checkpoint_id"],
-        trace=spans.unpack(header["trace_id"], sections["trace"], sections["payloads"]),
+        checkpoint_id=summary["checkpoint_id"],
+        trace=spans.unpack(summary["trace_id"], sections["trace"], sections["payloads"]),
         span_id=header["span_id"],
         timestamp=dt.datetime.fromisoformat(header["timestamp"]),
-        created_ns=header["created_ns"],
+        created_ns=summary["created_ns"],
         version=header["version"],
         agent_class_name=header["agent_class_name"],
         agent_module=header["agent_module"],
         agent_class=_optional_payload(header["agent_class"], sections.get("agent_class")),
         state=_state(header, sections, "state"),
         environment=_environment(header["environment"]),
-        metadata=header["metadata"],
+        metadata=summary["metadata"],
         call=_call(header["call"], sections),
         failure=_failure(header["failure"], sections),
         state_at_failure=_state(header, sections, "state_at_failure") if header["state_at_failure"] else None,
         random_state=_random_state(sections),
-        occurrences=header["occurrences"],
+        occurrences=summary["occurrences"],
         untrusted=untrusted,
     )
 
