@@ -210,11 +210,11 @@ def empty(w: World, a: Any, ms: list[Any], facts: dict[Any, Any]) -> None:
 def wrong(seed: int, steps: int) -> list[int]:
     """Let `steps` things happen to an agent; return at which its snapshot was another state."""
     world = World(seed)
-    segmenter, taken = Segmenter(world.agent), []
+    segmenter, taken = Segmenter(), []
     for _ in range(steps):
         for _ in range(world.random.randint(0, 3)):
             world.step()
-        taken.append((segmenter.snapshot(vars(world.agent)), form(world.agent)))
+        taken.append((segmenter.snapshot(world.agent, vars(world.agent)), form(world.agent)))
     return [step for step, (snapshot, expected) in enumerate(taken) if form(restored(snapshot)) != expected]
 
 
@@ -231,11 +231,11 @@ def in_two_segments() -> Agent:
 
 
 def snapshots(agent: Any, *changes: Callable[[], object]) -> list[tuple[Snapshot, Any]]:
-    segmenter = Segmenter(agent)
-    found = [(segmenter.snapshot(vars(agent)), form(agent))]
+    segmenter = Segmenter()
+    found = [(segmenter.snapshot(agent, vars(agent)), form(agent))]
     for change in changes:
         change()
-        found.append((segmenter.snapshot(vars(agent)), form(agent)))
+        found.append((segmenter.snapshot(agent, vars(agent)), form(agent)))
     return found
 
 
@@ -305,11 +305,11 @@ class Loud:
 
 def test_after_a_snapshot_that_failed_the_next_is_right() -> None:
     agent: Any = Agent(ms=[message(i) for i in range(3 * SIZE)])
-    segmenter = Segmenter(agent)
-    segmenter.snapshot(vars(agent))
+    segmenter = Segmenter()
+    segmenter.snapshot(agent, vars(agent))
     agent.ms[70]["bad"] = Loud()
     with pytest.raises(ValueError, match="not today"):
-        segmenter.snapshot(vars(agent))
+        segmenter.snapshot(agent, vars(agent))
     del agent.ms[70]["bad"]
     agent.ms[100]["u"] = agent.ms[0]["u"]
-    assert form(restored(segmenter.snapshot(vars(agent)))) == form(agent)
+    assert form(restored(segmenter.snapshot(agent, vars(agent)))) == form(agent)

@@ -26,15 +26,15 @@ def an_agent() -> Agent:
 
 
 def taken(agent: Agent) -> Snapshot:
-    return Segmenter(agent).snapshot(vars(agent))
+    return Segmenter().snapshot(agent, vars(agent))
 
 
 def test_two_snapshots_come_back_and_share_what_they_shared() -> None:
     agent = an_agent()
-    segmenter = Segmenter(agent)
-    first, expected = segmenter.snapshot(vars(agent)), form(agent)
+    segmenter = Segmenter()
+    first, expected = segmenter.snapshot(agent, vars(agent)), form(agent)
     agent.ms.append(message("new"))
-    second = segmenter.snapshot(vars(agent))
+    second = segmenter.snapshot(agent, vars(agent))
     alone, both = snapshots.pack({"a": first}), snapshots.pack({"a": first, "b": second})
     assert len(both["segments"]) - len(alone["segments"]) < 1000
     assert form(restored(snapshots.unpack(both, "a"))) == expected

@@ -15,9 +15,11 @@ directory when it was tried).
 
 from __future__ import annotations
 
+import contextlib
 import copyreg
 import pickle
 import sys
+import weakref
 from dataclasses import dataclass, field
 from types import BuiltinFunctionType, FunctionType
 from typing import TYPE_CHECKING, Any
@@ -29,7 +31,7 @@ from clearstone.codec.redact import active
 
 if TYPE_CHECKING:
     import io
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
 SECRET_VALUES = frozenset({"pydantic.types.SecretStr", "pydantic.types.SecretBytes"})
 SECRET = "it is a secret"  # noqa: S105 - a reason
@@ -40,14 +42,50 @@ class Replaced:
     """What a pickler writes a `Missing` for.
 
     Args:
-        objects: by `id`. The state holds these objects, so the ids stay theirs.
+        objects: by `id`.
         attributes: of secret names, by the `id` of their object and the name.
-        unplaced: how many secrets were met that are in neither.
+        holders: weak references to the objects of those ids, which tell whether they are still theirs.
+        met: which of them a pass met.
+        unplaced: how many secrets it met that are in neither.
     """
 
     objects: dict[int, MissingMember] = field(default_factory=dict)
     attributes: dict[tuple[int, str], MissingMember] = field(default_factory=dict)
+    holders: dict[int, weakref.ref[Any]] = field(default_factory=dict)
+    met: set[int | tuple[int, str]] = field(default_factory=set)
     unplaced: int = 0
+
+    def leave_out(self, obj: Any, member: MissingMember, name: str = "") -> None:
+        """Leave out an object, or an attribute of it."""
+        if name:
+            self.attributes[id(obj), name] = member
+        else:
+            self.objects[id(obj)] = member
+        with contextlib.suppress(TypeError):  # it takes no weak references: it is looked for again the next time
+            self.holders[id(obj)] = weakref.ref(obj)
+
+    def become(self, other: Replaced) -> None:
+        """Be what `other` is."""
+        self.objects, self.attributes, self.holders = other.objects, other.attributes, other.holders
+
+    def begin(self) -> None:
+        """Begin a pass."""
+        self.met.clear()
+        self.unplaced = 0
+
+    def forget_the_gone(self) -> None:
+        """Keep, before another state is taken, only what is certain to be of the objects that are there."""
+        alive = {number for number, ref in self.holders.items() if ref() is not None}
+        self.objects = {number: member for number, member in self.objects.items() if number in alive}
+        self.attributes = {place: member for place, member in self.attributes.items() if place[0] in alive}
+        self.holders = {number: ref for number, ref in self.holders.items() if number in alive}
+
+    def members(self) -> Iterator[MissingMember]:
+        """Give what the last pass left out; the rest is no part of the state any more, and is forgotten."""
+        self.objects = {number: member for number, member in self.objects.items() if number in self.met}
+        self.attributes = {place: member for place, member in self.attributes.items() if place in self.met}
+        yield from self.objects.values()
+        yield from self.attributes.values()
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +167,7 @@ class StatePickler(ByValuePickler):
         """Decide how `obj` is written."""
         member = self._replaced.objects.get(id(obj))
         if member is not None:
+            self._replaced.met.add(id(obj))
             return Missing, (member,)
         if self._survey is not None:
             return self._surveyed(obj, self._survey)
@@ -199,6 +238,7 @@ class StatePickler(ByValuePickler):
         if member is None:
             self._replaced.unplaced += 1
             return described("?", value, SECRET)
+        self._replaced.met.add((id(obj), name))
         return member
 
 

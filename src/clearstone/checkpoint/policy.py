@@ -65,7 +65,7 @@ def at_entry(site: Site, instance: Any, taken_ns: int, others: Others) -> Entry:
     """Take the state of the agent that a call of `site` is bound to. Never raises for its sake."""
     agent, key = (None, _on_class(site, instance)) if isinstance(instance, type) else (instance, site.key)
     try:
-        taken = _take(agent, others) if agent is not None else state.NO_STATE
+        taken = _take(agent, others, at_entry=True) if agent is not None else state.NO_STATE
     except (Exception, SystemExit) as error:
         return Entry(agent, key, state.NO_STATE, taken_ns, random.getstate(), f"{type(error).__name__}: {error}")
     return Entry(agent, key, taken, taken_ns, random.getstate())
@@ -76,10 +76,10 @@ def _on_class(site: Site, cls: type) -> str:
     return f"{module}:{cls.__qualname__}.{site.key.rpartition('.')[2]}"
 
 
-def _take(agent: Any, others: Others) -> state.AgentState:
+def _take(agent: Any, others: Others, *, at_entry: bool = False) -> state.AgentState:
     before = others(agent)
     with run.suspended():  # a get_state that calls decorated methods records nothing
-        taken = state.take(agent)
+        taken = state.take(agent, at_entry=at_entry)
     who = dict.fromkeys((*before, *others(agent), *taken.concurrent))
     return replace(taken, concurrent=tuple(who)) if who else taken
 

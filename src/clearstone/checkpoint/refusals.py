@@ -213,14 +213,14 @@ def find(
         if number in whole and (number in out or _is_foreign(graph, number, whole)):
             reason = survey.refused.get(number)
             if reason == SECRET:
-                found.objects[number] = secret(path, obj, own_methods=own_methods)
+                found.leave_out(obj, secret(path, obj, own_methods=own_methods))
             else:
                 because = reason or _because(graph, number, survey)
-                found.objects[number] = described(path, obj, because, own_methods=own_methods)
+                found.leave_out(obj, described(path, obj, because, own_methods=own_methods))
         elif number in survey.secrets:
             for name in survey.secrets[number]:
                 member = secret(f"{path}.{name}", vars(obj)[name], own_methods=own_methods)
-                found.attributes[number, name] = member
+                found.leave_out(obj, member, name)
     return found
 
 

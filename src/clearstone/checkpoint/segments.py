@@ -13,7 +13,8 @@ backwards, so a snapshot is loaded front to back (`checkpoint.joining`).
 Invariant: a snapshot is what one pickle of the whole state would be, aliases and cycles included, but for tuples that
 two segments share (they come back equal, not the same). Every segment is written anew at every snapshot, however old
 it is; it is the one of before if its pickle is, and the objects in it are: one that was replaced by an equal one, or by
-one of another segment, makes the same pickle and another state.
+one of another segment, makes the same pickle and another state. Between snapshots what is in the containers is held, so
+that no id becomes another object's; the agent is not, nor what is in none of them.
 
 Refused: trusting that old items are as they were (an edit in place would be missed); one pickler whose memo lives on
 (it never writes an object twice, so it misses every later change of it); cutting by content (it takes one pickle of the
@@ -139,17 +140,13 @@ class Segmenter:
     """Takes snapshots of one agent's state, each with what it can of the one before.
 
     Args:
-        agent: whose state it is; in it, it is the first seed.
         replaced: what is left out.
         with_code: see `clearstone.codec.pickler.ByValuePickler`.
         cuts: whether long containers are cut into segments. For one snapshot alone that costs and brings nothing.
     """
 
-    def __init__(
-        self, agent: Any, replaced: Replaced | None = None, *, with_code: bool = True, cuts: bool = True
-    ) -> None:
-        self._cuts = cuts
-        self._agent = agent
+    def __init__(self, replaced: Replaced | None = None, *, with_code: bool = True, cuts: bool = True) -> None:
+        self.cuts = cuts
         self._buffer = io.BytesIO()
         self._left_out: list[pickle.PickleBuffer] = []
         replaced = replaced if replaced is not None else Replaced()
@@ -158,7 +155,8 @@ class Segmenter:
             self._buffer, None, replaced, with_code=with_code, buffer_callback=self._left_out.append
         )
         self._seeder = pickle.Pickler(io.BytesIO(), payload.PROTOCOL)  # holds the seeds as the memo to begin with
-        self._seeds: dict[int, tuple[int, Any]] = {}
+        self._seeds: dict[int, tuple[int, Any]] = {}  # empty between snapshots
+        self._seeded: tuple[int, ...] = ()
         self._containers: list[_Container] = []
         self._rest = _Part([])
         self._owners: dict[int, tuple[_Part, int, Any]] = {}
@@ -168,32 +166,35 @@ class Segmenter:
         """Whether a definition of the script was written."""
         return self._pickler.met_definitions
 
-    def snapshot(self, state: Mapping[str, Any]) -> Snapshot:
+    def snapshot(self, agent: Any, state: Mapping[str, Any]) -> Snapshot:
         """Return the state as it is now.
 
         Args:
+            agent: whose state it is, the same each time; in it, it is the first seed.
             state: the attributes by name.
 
         Raises:
             Exception: what a value's own reduction raises. The next snapshot is made from scratch.
         """
         try:
-            return self._taken(dict(state))
+            return self._taken(agent, dict(state))
         except BaseException:
-            self._forget()
+            self._seeded, self._containers, self._rest = (), [], _Part([])
+            self._owners.clear()
             raise
+        finally:
+            self._seeds = {}
+            self._seeder.clear_memo()
+            self._pickler.clear_memo()
+            self._left_out.clear()
 
-    def _forget(self) -> None:
-        self._seeds, self._containers, self._rest = {}, [], _Part([])
-        self._owners.clear()
-
-    def _taken(self, state: dict[str, Any]) -> Snapshot:
-        self._seed(list(_containers(state, self._agent, self._replaced)) if self._cuts else [])
+    def _taken(self, agent: Any, state: dict[str, Any]) -> Snapshot:
+        self._seed(agent, list(_containers(state, agent, self._replaced)) if self.cuts else [])
         for number, container in enumerate(self._containers):
             self._update(number, container)
         rest = self._rest
-        rest.place, rest.items = (len(self._containers), 0), [state]
-        self._write(rest, state)
+        rest.place = len(self._containers), 0
+        self._write_rest(rest, state)
         return Snapshot(
             tuple((each.kind, tuple(map(self._placed, each.parts))) for each in self._containers), self._placed(rest)
         )
@@ -206,20 +207,19 @@ class Segmenter:
 
     # --- containers --------------------------------------------------------------------------------------------------
 
-    def _seed(self, found: list[Any]) -> None:
+    def _seed(self, agent: Any, found: list[Any]) -> None:
         """Begin with these containers; where they are others than before, or in another order, nothing is kept."""
-        roots = [self._agent, *found]
-        seeds = {id(each): (number, each) for number, each in enumerate(roots)}
-        if seeds.keys() == self._seeds.keys() and list(seeds) == list(self._seeds):
+        self._seeds = {id(each): (number, each) for number, each in enumerate([agent, *found])}
+        self._seeder.memo = self._seeds
+        if tuple(self._seeds) == self._seeded:
             return
+        self._seeded = tuple(self._seeds)
         known = {id(each.held): each for each in self._containers}
         self._containers = [known.get(id(each)) or _Container(each) for each in found]
-        for part in (part for each in (*self._containers,) for part in each.parts):
+        for part in (part for each in self._containers for part in each.parts):
             part.segment, part.shared, part.owned = None, [], {}
         self._rest = _Part([])
         self._owners.clear()
-        self._seeds = seeds
-        self._seeder.memo = seeds
 
     def _update(self, number: int, container: _Container) -> None:
         """Write the parts of a container: those it had as far as their items are the same, then new ones."""
@@ -263,9 +263,6 @@ class Segmenter:
         is_same = known is not None and known.data == data and known.buffers == buffers
         if is_same and part.is_flat:
             return
-        if not self._containers:  # nothing is shared, and one pickle tells which object is which
-            part.segment, part.is_flat = Segment(data, buffers), True
-            return
         met = self._met(part, value)
         if is_same and {id(each): number for number, each in met} == part.owned:
             return
@@ -278,6 +275,19 @@ class Segmenter:
         if known is None or known.data != data or known.buffers != buffers:
             part.segment = Segment(data, buffers)
         self._own(part, met)
+
+    def _write_rest(self, rest: _Part, state: dict[str, Any]) -> None:
+        """Bring the rest up to date. It comes last, so nobody refers to what is in it."""
+        if not all(self._is_before(each, rest) for each in rest.shared):
+            rest.shared = []
+        data, buffers = self._pickled(state, rest)
+        others = [each for _, each in self._met(rest, state) if self._is_before(each, rest)] if self._owners else []
+        if others:
+            rest.shared = [*rest.shared, *others]
+            data, buffers = self._pickled(state, rest)
+        known = rest.segment
+        if known is None or known.data != data or known.buffers != buffers:
+            rest.segment = Segment(data, buffers)
 
     def _pickled(self, value: Any, part: _Part) -> tuple[bytes, tuple[bytes, ...]]:
         buffer, pickler, begin = self._buffer, self._pickler, len(self._seeds)

@@ -27,12 +27,15 @@ from clearstone.checkpoint.missing import Missing, MissingMember
 from clearstone.checkpoint.options import options_of
 from clearstone.checkpoint.pickling import Replaced, StatePickler, Survey, described, secrets_in
 from clearstone.checkpoint.refusals import find, secret
-from clearstone.checkpoint.segments import Placed, Segment, Segmenter, Snapshot
+from clearstone.checkpoint.segments import Placed, Segment, Snapshot
+from clearstone.checkpoint.takers import taker_of
 from clearstone.codec import payload
 from clearstone.errors import StateError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from clearstone.checkpoint.takers import Taker
 
 Form = Literal["methods", "attributes", "none"]
 
@@ -64,11 +67,12 @@ NO_STATE = AgentState(Snapshot((), Placed(Segment(pickle.dumps({}, payload.PROTO
 """The state of a call that has no agent (a decorated function)."""
 
 
-def take(agent: Any) -> AgentState:
+def take(agent: Any, *, at_entry: bool = False) -> AgentState:
     """Serialise an agent's state as it is now.
 
     Args:
         agent: any object.
+        at_entry: whether a call begins, so that the state will be taken again, and is worth being cut into segments.
 
     Returns:
         The state; what could not be saved of it, or must not, is in `AgentState.missing`.
@@ -80,17 +84,19 @@ def take(agent: Any) -> AgentState:
     """
     form = _form(agent)
     state = _from_get_state(agent) if form == "methods" else _attributes(agent)
-    return _Taking(agent, state, form).taken()
+    with taker_of(agent).alone() as taker:
+        taker.entries += at_entry
+        return _Taking(agent, state, form, taker).taken()
 
 
 class _Taking:
     """One state on its way into bytes."""
 
-    def __init__(self, agent: Any, state: dict[str, Any], form: Form) -> None:
+    def __init__(self, agent: Any, state: dict[str, Any], form: Form, taker: Taker) -> None:
         self._agent = agent
+        self._taker = taker
         self._form: Form = form
         self._missing: list[MissingMember] = []
-        self._with_code = True
         self._changed = False
         self._survey: Survey | None = None  # its objects live as long as their ids are used
         self._state = {**state, **{name: Missing(member) for name, member in self._left_out(state)}}
@@ -113,36 +119,38 @@ class _Taking:
         return self._form == "methods"
 
     def taken(self) -> AgentState:
-        replaced = Replaced()
+        replaced = self._taker.replaced
+        replaced.forget_the_gone()
         for _ in range(MOST_PASSES):
             try:
-                snapshot = self._snapshot(replaced)
+                snapshot = self._snapshot()
                 if not replaced.unplaced:
-                    return self._as_state(snapshot, replaced)
+                    return self._as_state(snapshot)
             except Exception as error:  # what refuses is looked for next, and named
                 self._notice_change(error)
             found = self._surveyed()
             if found is None:
                 break
-            replaced = found
+            replaced.become(found)
         return self._without_whole_attributes()
 
-    def _snapshot(self, replaced: Replaced) -> Snapshot:
+    def _snapshot(self) -> Snapshot:
         """Return the state; where code of the script does not pickle, with its definitions by name alone."""
-        replaced.unplaced = 0
-        segmenter = Segmenter(self._agent, replaced, with_code=self._with_code, cuts=False)
+        taker = self._taker
+        taker.replaced.begin()
+        segmenter = taker.segmenter
         try:
-            return segmenter.snapshot(self._state)
+            return segmenter.snapshot(self._agent, self._state)
         except Exception:
-            if not segmenter.met_definitions or not self._with_code:
+            if not segmenter.met_definitions or not taker.with_code:
                 raise
-            self._with_code = False
-            return self._snapshot(replaced)
+            taker.without_code()
+            return self._snapshot()
 
     def _surveyed(self) -> Replaced | None:
         """Return what to leave out, each with its path; None where that cannot be found out."""
         survey, before = Survey(), self._survey
-        pickler = StatePickler(io.BytesIO(), self._agent, Replaced(), survey, with_code=self._with_code)
+        pickler = StatePickler(io.BytesIO(), self._agent, Replaced(), survey, with_code=self._taker.with_code)
         try:
             pickler.dump(self._state)
         except Exception as error:
@@ -151,8 +159,8 @@ class _Taking:
         self._survey = survey
         return find(self._state, survey, before, own_methods=self._own_methods)
 
-    def _as_state(self, snapshot: Snapshot, replaced: Replaced) -> AgentState:
-        missing = (*self._missing, *replaced.objects.values(), *replaced.attributes.values())
+    def _as_state(self, snapshot: Snapshot) -> AgentState:
+        missing = (*self._missing, *self._taker.replaced.members())
         return AgentState(snapshot, self._form, missing, (UNKNOWN,) if self._changed else ())
 
     def _notice_change(self, error: Exception) -> None:
@@ -170,11 +178,12 @@ class _Taking:
                 member = described(f"self.{name}", value, reason, own_methods=self._own_methods)
                 self._missing.append(member)
                 self._state[name] = Missing(member)
-        return self._as_state(self._snapshot(Replaced()), Replaced())
+        self._taker.replaced.become(Replaced())
+        return self._as_state(self._snapshot())
 
     def _why_unpicklable(self, value: Any) -> str | None:
         try:
-            StatePickler(io.BytesIO(), self._agent, Replaced(), with_code=self._with_code).dump(value)
+            StatePickler(io.BytesIO(), self._agent, Replaced(), with_code=self._taker.with_code).dump(value)
         except Exception as error:
             return f"{type(error).__name__}: {payload.safe_str(error)}"
         return None
