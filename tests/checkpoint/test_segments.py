@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -13,6 +14,8 @@ from tests.checkpoint.oracle import form
 
 from clearstone.checkpoint.joining import joined
 from clearstone.checkpoint.segments import SIZE, Segmenter, Snapshot
+
+STEPS = 12
 
 
 class Agent:
@@ -221,7 +224,18 @@ def wrong(seed: int, steps: int) -> list[int]:
 @settings(deadline=None, max_examples=60)
 @given(st.integers(0, 1 << 40))
 def test_every_snapshot_is_the_state_whatever_happened_since_the_last(seed: int) -> None:
-    assert wrong(seed, 12) == []
+    assert wrong(seed, STEPS) == []
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(3600)
+def test_twenty_thousand_random_snapshots_are_the_state(capfd: pytest.CaptureFixture[str]) -> None:
+    first = int(os.environ.get("CLEARSTONE_SEED") or random.SystemRandom().randrange(1 << 40))
+    seeds = range(first, first + 20_000 // STEPS + 1)
+    found = {seed: steps for seed in seeds if (steps := wrong(seed, STEPS))}
+    with capfd.disabled():
+        print(f"{len(seeds) * STEPS:,} random snapshots, from seed {first}: {len(found)} wrong")
+    assert not found
 
 
 def in_two_segments() -> Agent:
@@ -290,12 +304,16 @@ def test_an_edit_of_an_old_element_makes_its_segment_anew() -> None:
     assert len(set(after.segments()) - set(before.segments())) == 1
 
 
-def test_small_segments_become_one_when_they_are_full() -> None:
-    agent: Any = Agent(ms=[message(i) for i in range(SIZE)])
-    steps = [lambda n=n: agent.ms.append(message(n)) for n in range(3 * SIZE)]
-    (_, parts) = snapshots(agent, *steps)[-1][0].containers[0]
-    assert len(parts) <= 4 + SIZE
-    assert len(parts) < 3 * SIZE
+def test_small_segments_become_larger_ones_and_an_item_is_written_three_times() -> None:
+    agent = Agent(ms=[message(i) for i in range(SIZE)])
+    steps = [lambda n=n: agent.ms.append(message(n)) for n in range(4 * SIZE)]
+    taken = [snapshot for snapshot, _ in snapshots(agent, *steps)]
+    for snapshot in taken:
+        _, parts = snapshot.containers[0]
+        assert len(parts) <= len(agent.ms) // SIZE + 7 + 7
+    items = {each for snapshot in taken for each in snapshot.segments() if each is not snapshot.rest.segment}
+    whole = sum(len(each.data) for each in taken[-1].segments())
+    assert sum(len(each.data) for each in items) < 3.5 * whole
 
 
 class Loud:

@@ -3,7 +3,7 @@
 Idea: most of a large state is in a few long lists and dicts (messages, facts, results). Each of them is cut into
 segments of 64 items, and every segment is a pickle of its own; whatever is in none of these containers is the last
 segment, the *rest*. A segment whose pickle is as it was is the very object of the snapshot before. The newest items of
-a list are in small segments first, and in one of 64 when there are so many.
+a list are in small segments first, in one of 8 and one of 64 when there are so many.
 
 One pickler writes all of them. Before each its memo is set to the agent and the containers (the *seeds*), so a
 reference to one of them is two bytes and not a copy of it. An object that two segments hold belongs to the first of
@@ -28,6 +28,8 @@ import pickle
 import sys
 from collections import deque
 from dataclasses import dataclass
+from itertools import chain, takewhile
+from operator import is_
 from types import BuiltinFunctionType, FunctionType, ModuleType
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -39,6 +41,8 @@ if TYPE_CHECKING:
 
 SIZE = 64
 """Items of a segment; a container of fewer is no container here."""
+
+SMALL = 8
 
 DEEPEST = 2
 """Through so many plain objects containers are looked for, from the state's own values."""
@@ -106,7 +110,7 @@ class Snapshot:
 class _Part:
     """A segment while its agent lives: what it was made of, and what of it belongs to it."""
 
-    __slots__ = ("is_flat", "items", "owned", "place", "segment", "shared")
+    __slots__ = ("is_flat", "items", "owned", "place", "placed", "segment", "shared")
 
     def __init__(self, items: list[Any]) -> None:
         self.items = items
@@ -115,6 +119,7 @@ class _Part:
         self.owned: dict[int, int] = {}  # the ids of its objects, and their numbers in its memo
         self.is_flat = False  # it owns nothing but its items: they are the same if its pickle is
         self.place: Place = (-1, -1)
+        self.placed: Placed | None = None  # as in the last snapshot, where it shares nothing
 
 
 class _Container:
@@ -132,8 +137,8 @@ class _Container:
         if len(now) != len(before):
             return False
         if self.kind == "list":
-            return all(one is other for one, other in zip(now, before, strict=True))
-        return all(one[0] is other[0] and one[1] is other[1] for one, other in zip(now, before, strict=True))
+            return all(map(is_, now, before))
+        return all(map(is_, chain.from_iterable(now), chain.from_iterable(before)))  # keys and values
 
 
 class Segmenter:
@@ -202,6 +207,10 @@ class Segmenter:
     def _placed(self, part: _Part) -> Placed:
         if part.segment is None:
             raise RuntimeError(f"segment {part.place} was not written")  # a fault of ours
+        if not part.shared:
+            if part.placed is None or part.placed.segment is not part.segment:
+                part.placed = Placed(part.segment)
+            return part.placed
         owners = (self._owners[id(each)] for each in part.shared)
         return Placed(part.segment, tuple((owner.place, number) for owner, number, _ in owners))
 
@@ -234,19 +243,28 @@ class Segmenter:
         for part in container.parts[kept:]:
             self._drop(part)
         parts = container.parts[:kept]
-        if at < len(items):
-            small = _trailing_small(parts)
-            if small and sum(len(each.items) for each in small) + len(items) - at >= SIZE:
+        for start in self._cuts_of(parts, at, len(items)):
+            part = _Part(items[start : start + SIZE])
+            part.place = (number, len(parts))
+            self._write(part, part.items)
+            parts.append(part)
+        container.parts = parts
+
+    def _cuts_of(self, parts: list[_Part], at: int, end: int) -> range:
+        """Return where new parts begin; small ones at the end of `parts` make room for a larger one of the same items.
+
+        A new item is in a part of one, then of eight, then of 64: it is written three times, and there are never more
+        than seven of each.
+        """
+        for size in (SIZE, SMALL):
+            small = _trailing_below(size, parts)
+            if end > at and end - at + sum(len(each.items) for each in small) >= size:
                 for part in small:
                     self._drop(part)
                     at -= len(part.items)
-                parts = parts[: len(parts) - len(small)]
-            for start in range(at, len(items), SIZE):
-                part = _Part(items[start : start + SIZE])
-                part.place = (number, len(parts))
-                self._write(part, part.items)
-                parts.append(part)
-        container.parts = parts
+                del parts[len(parts) - len(small) :]
+                break
+        return range(at, end, SIZE)
 
     def _drop(self, part: _Part) -> None:
         self._disown(part)
@@ -299,7 +317,7 @@ class Segmenter:
             pickler.memo = {**self._seeds, **shared}
         else:
             pickler.memo = self._seeder.memo
-        pickler.dump(value)
+        pickle.Pickler.dump(pickler, value)  # cloudpickle's own tells a deep recursion in other words
         return buffer.getvalue(), tuple(bytes(each.raw()) for each in self._left_out)
 
     def _met(self, part: _Part, value: Any) -> list[tuple[int, Any]]:
@@ -334,14 +352,9 @@ class Segmenter:
         return owner is not None and owner[0] is not part and (0, 0) <= owner[0].place < part.place
 
 
-def _trailing_small(parts: list[_Part]) -> list[_Part]:
-    """Return the parts at the end that are not full, in order."""
-    found: list[_Part] = []
-    for part in reversed(parts):
-        if len(part.items) >= SIZE:
-            break
-        found.insert(0, part)
-    return found
+def _trailing_below(size: int, parts: list[_Part]) -> list[_Part]:
+    """Return the parts at the end of fewer than `size` items."""
+    return list(takewhile(lambda part: len(part.items) < size, reversed(parts)))
 
 
 def _containers(state: Mapping[str, Any], agent: Any, replaced: Replaced) -> Iterator[Any]:
