@@ -323,13 +323,21 @@ def test_loading_and_listing_unpickle_nothing_until_the_state_is_asked_for(manag
     ran.clear()
 
 
-def test_the_state_of_another_python_is_refused_and_the_rest_can_be_read(manager: CheckpointManager) -> None:
-    checkpoint = a_checkpoint()
+def test_code_of_another_python_is_refused_and_the_rest_can_be_read(manager: CheckpointManager) -> None:
+    agent: Any = Agent()
+    agent.held = lambda: 1
+    checkpoint = a_checkpoint(agent=agent)
     other = replace(checkpoint, environment=replace(checkpoint.environment, python="3.9.1"))
     loaded = manager.load_checkpoint(manager.save_checkpoint(other))
     assert loaded.trace == checkpoint.trace
     with pytest.raises(CheckpointError, match=r"was taken on Python 3\.9\.1, this is .*Replay it with python3\.9"):
         _ = loaded.agent_state
+
+
+def test_a_state_of_another_python_that_holds_no_code_is_loaded(manager: CheckpointManager) -> None:
+    checkpoint = a_checkpoint()
+    other = replace(checkpoint, environment=replace(checkpoint.environment, python="3.9.1"))
+    assert manager.load_checkpoint(manager.save_checkpoint(other)).agent_state == checkpoint.agent_state
 
 
 def references(path: Path, checkpoint: Checkpoint) -> dict[str, str | Path]:

@@ -13,6 +13,7 @@ from clearstone.errors import CheckpointError, UntrustedCheckpointError
 if TYPE_CHECKING:
     import datetime as dt
 
+    from clearstone.checkpoint.frames import Frame
     from clearstone.checkpoint.missing import MissingMember
     from clearstone.checkpoint.state import AgentState
     from clearstone.codec.difference import Difference
@@ -60,6 +61,8 @@ class Checkpoint:
         state_at_failure: the agent's state when it did.
         random_state: ``random.getstate()`` at `timestamp`.
         occurrences: how many times this failure (same type, same line) has been seen in this folder.
+        stack: the frames the exception went through, with their local variables as texts.
+        holds_code: whether anything in it is code stored by value, which only the same Python can run.
         untrusted: why nothing of it may be loaded, as a sentence; empty where it may.
     """
 
@@ -80,6 +83,8 @@ class Checkpoint:
     state_at_failure: AgentState | None = field(default=None, repr=False)
     random_state: tuple[Any, ...] | None = field(default=None, repr=False)
     occurrences: int = 1
+    stack: tuple[Frame, ...] = field(default=(), repr=False)
+    holds_code: bool = field(default=True, repr=False, compare=False)
     untrusted: str = field(default="", repr=False)
 
     @property
@@ -140,16 +145,16 @@ class Checkpoint:
         return tuple(differences(_as_agent(one), _as_agent(two), "self"))
 
     def require_loadable(self) -> None:
-        """Refuse to load what nobody trusted wrote, and what another Python did: its bytecode would crash this one.
+        """Refuse to load what nobody trusted wrote, and code of another Python: its bytecode would crash this one.
 
         Raises:
             UntrustedCheckpointError: nobody this machine trusts has signed it.
-            CheckpointError: the minor versions differ.
+            CheckpointError: the minor versions differ, and it holds code.
         """
         if self.untrusted:
             raise UntrustedCheckpointError(self.untrusted)
         here = current()
-        if self.environment.python_minor != here.python_minor:
+        if self.holds_code and self.environment.python_minor != here.python_minor:
             raise CheckpointError(
                 f"checkpoint {self.checkpoint_id} was taken on Python {self.environment.python}, this is "
                 f"{here.python}: stored code does not load across minor versions. Replay it with python"

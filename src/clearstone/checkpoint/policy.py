@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from clearstone import home, notice, run
 from clearstone.checkpoint import container, state
+from clearstone.checkpoint.frames import frames_of
 from clearstone.checkpoint.manager import SUFFIX, CheckpointManager, new_checkpoint
 from clearstone.checkpoint.model import FailedCall
 from clearstone.codec.exceptions import dump_exception
@@ -29,6 +30,7 @@ from clearstone.errors import CheckpointError
 from clearstone.span import MAIN_NAMES
 
 if TYPE_CHECKING:
+    from clearstone.checkpoint.frames import Frame
     from clearstone.checkpoint.model import Checkpoint
     from clearstone.span import Failure, Payload, Site, Span, Trace
 
@@ -118,7 +120,7 @@ def _save(entry: Entry, span: Span, trace: Trace, error: BaseException, others: 
     signature = _signature(failure)
     earlier = _same_failure(folder, signature)
     seen = max((occurrences for _, occurrences, _ in earlier), default=0)
-    checkpoint = _checkpoint(entry, span, trace, failure, signature, _state_now(entry.agent, others))
+    checkpoint = _checkpoint(entry, span, trace, error, failure, signature, _state_now(entry.agent, others))
     path = CheckpointManager(folder).save_checkpoint(replace(checkpoint, occurrences=seen + 1))
     for _, _, old in earlier[KEPT_PER_FAILURE - 1 :]:
         with contextlib.suppress(OSError):  # another process removed it, or may
@@ -127,7 +129,13 @@ def _save(entry: Entry, span: Span, trace: Trace, error: BaseException, others: 
 
 
 def _checkpoint(  # noqa: PLR0917 - what `_save` found
-    entry: Entry, span: Span, trace: Trace, failure: Failure, signature: str, now: state.AgentState | None
+    entry: Entry,
+    span: Span,
+    trace: Trace,
+    error: BaseException,
+    failure: Failure,
+    signature: str,
+    now: state.AgentState | None,
 ) -> Checkpoint:
     method = span.site.rpartition(".")[2] if entry.agent is not None else ""
     return new_checkpoint(
@@ -141,7 +149,16 @@ def _checkpoint(  # noqa: PLR0917 - what `_save` found
         call=FailedCall(entry.site, method, _input(span)),
         failure=failure,
         state_at_failure=now,
+        stack=_stack(error),
     )
+
+
+def _stack(error: BaseException) -> tuple[Frame, ...]:
+    try:
+        return frames_of(error)
+    except Exception as problem:
+        notice.say(f"the frames of the failure could not be taken: {type(problem).__name__}: {problem}")
+        return ()
 
 
 def _input(span: Span) -> Payload:

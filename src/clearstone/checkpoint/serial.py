@@ -5,10 +5,12 @@ from __future__ import annotations
 import datetime as dt
 import json
 from dataclasses import asdict, fields
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from clearstone.checkpoint import snapshots, spans
 from clearstone.checkpoint.environment import Environment
+from clearstone.checkpoint.frames import Frame
 from clearstone.checkpoint.missing import MissingMember
 from clearstone.checkpoint.model import Checkpoint, FailedCall
 from clearstone.checkpoint.state import AgentState
@@ -24,7 +26,7 @@ if TYPE_CHECKING:
 LONGEST_ERROR = 500
 """Characters of an error in a listing."""
 
-SECTIONS = frozenset({"agent_class", "call", "failure", "random", "trace", "payloads", *snapshots.SECTIONS})
+SECTIONS = frozenset({"agent_class", "call", "failure", "random", "stack", "trace", "payloads", *snapshots.SECTIONS})
 
 
 def pack(checkpoint: Checkpoint) -> tuple[dict[str, Any], dict[str, bytes]]:
@@ -43,6 +45,7 @@ def pack(checkpoint: Checkpoint) -> tuple[dict[str, Any], dict[str, bytes]]:
         "agent_module": checkpoint.agent_module,
         "environment": asdict(checkpoint.environment),
         "state": _state_header(checkpoint.state),
+        "holds_code": holds_code(checkpoint),
         "spans": len(checkpoint.trace),
         **_optional(checkpoint, sections),
     }
@@ -50,6 +53,20 @@ def pack(checkpoint: Checkpoint) -> tuple[dict[str, Any], dict[str, bytes]]:
     sections |= snapshots.pack({name: each.snapshot for name, each in states.items() if each is not None})
     sections["trace"], sections["payloads"] = spans.pack(checkpoint.trace)
     return header, sections
+
+
+def holds_code(checkpoint: Checkpoint) -> bool:
+    """Whether a function or class is stored by value in it: only cloudpickle does so, and its makers are named."""
+    states = filter(None, (checkpoint.state, checkpoint.state_at_failure))
+    call, failure = checkpoint.call, checkpoint.failure
+    held = (checkpoint.agent_class, call.input if call else None, failure.value if failure else None)
+    spans_hold = (each.data for span in checkpoint.trace for each in span.payloads())
+    data = chain(
+        (segment.data for each in states for segment in each.snapshot.segments()),
+        (each.data for each in held if each is not None),
+        spans_hold,
+    )
+    return any(b"cloudpickle" in each for each in data)
 
 
 def _summary(checkpoint: Checkpoint) -> dict[str, Any]:
@@ -79,6 +96,8 @@ def _optional(checkpoint: Checkpoint, sections: dict[str, bytes]) -> dict[str, A
         header["call"] = {"site": call.site, "method": call.method, "payload": _put(sections, "call", call.input)}
     if checkpoint.failure is not None:
         header["failure"] = _failure_header(checkpoint.failure, sections)
+    if checkpoint.stack:
+        sections["stack"] = json.dumps([asdict(frame) for frame in checkpoint.stack]).encode()
     if checkpoint.random_state is not None:
         sections["random"] = json.dumps(checkpoint.random_state).encode()
     return header
@@ -114,6 +133,8 @@ def unpack(header: Mapping[str, Any], sections: Mapping[str, bytes], *, untruste
         state_at_failure=_state(header, sections, "state_at_failure") if header["state_at_failure"] else None,
         random_state=_random_state(sections),
         occurrences=summary["occurrences"],
+        stack=tuple(Frame(**frame) for frame in json.loads(sections.get("stack", b"[]"))),
+        holds_code=bool(header["holds_code"]),
         untrusted=untrusted,
     )
 

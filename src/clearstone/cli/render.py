@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
@@ -104,6 +105,10 @@ def inspection(checkpoint: Checkpoint) -> None:
     if checkpoint.failure is not None:
         out.print("\n[bold]Failure[/]")
         out.print(escape(checkpoint.failure.traceback.rstrip()))
+    for frame in checkpoint.stack:
+        out.print(f"\n[bold]{escape(frame.function)}[/] {escape(frame.file)}:{frame.line}", soft_wrap=True)
+        for name, value in frame.variables.items():
+            out.print(f"  {escape(name)} = {escape(value)}", soft_wrap=True)
     out.print()
     spans.trace_tree(checkpoint.trace)
 
@@ -134,6 +139,7 @@ def inspection_json(checkpoint: Checkpoint) -> dict[str, Any]:
         "missing": [
             {"path": m.path, "type": m.type_name, "repr": m.text, "reason": m.reason} for m in checkpoint.state.missing
         ],
+        "stack": [asdict(frame) for frame in checkpoint.stack],
         "concurrent": checkpoint.concurrent,
         "trusted": not checkpoint.untrusted,
         "spans": [spans.span_json(span) for span in checkpoint.trace],
