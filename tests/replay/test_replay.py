@@ -6,6 +6,7 @@ import importlib
 import itertools
 import random
 import textwrap
+import threading
 import time
 import uuid
 from collections.abc import Callable
@@ -22,6 +23,7 @@ from clearstone.errors import (
     ConfigurationError,
     ReplayDivergence,
     ReplayError,
+    StateError,
     TargetError,
     UnservableOutcome,
 )
@@ -430,15 +432,29 @@ def test_an_agent_whose_module_is_gone_is_one_sentence(app: Any, failed: Failed,
     sys.modules[app.__name__] = module
 
 
-def test_a_checkpoint_of_another_python_is_refused_before_anything_loads(app: Any, failed: Failed) -> None:
+def test_code_of_another_python_is_refused_before_anything_loads(app: Any, failed: Failed) -> None:
     from dataclasses import replace
 
     checkpoint, _ = failed(lambda: app.Agent().asks("a"))
-    foreign = replace(checkpoint, environment=replace(checkpoint.environment, python="3.9.1"))
+    elsewhere = replace(checkpoint.environment, python="3.9.1")
+    foreign = replace(checkpoint, environment=elsewhere, holds_code=True)
     with pytest.raises(CheckpointError, match=r"taken on Python 3\.9\.1"):
         ReplayEngine(foreign).replay_from_checkpoint()
     with pytest.raises(CheckpointError, match=r"taken on Python 3\.9\.1"):
         _ = foreign.agent_state
+
+
+def test_an_outside_call_that_restoring_the_agent_makes_is_refused(
+    app: Any, failed: Failed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    agent = app.Agent()
+    agent.lock = threading.Lock()
+    checkpoint, _ = failed(lambda: agent.asks("a"))
+    app.LIVE.clear()
+    monkeypatch.setattr(app.Agent, "on_restore", lambda self, _: self.ask("again"), raising=False)
+    with pytest.raises(StateError, match=r"on_restore.* was called before the replay began"):
+        ReplayEngine(checkpoint).replay_from_checkpoint()
+    assert app.LIVE == []
 
 
 def test_an_agent_defined_inside_a_function_is_replayed_with_its_stored_code(app: Any, failed: Failed) -> None:

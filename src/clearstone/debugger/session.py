@@ -171,9 +171,9 @@ class ReplayEngine:
     ) -> Iterator[tuple[Replay, _Call]]:
         self._checkpoint.require_loadable()
         with payload.definitions_from(self._source.main):
-            with run.suspended():
-                call = self._call(function, args, kwargs)
             replay = Replay(self._source.main)
+            with run.overriding(replay):  # an outside call that load_state or on_restore makes must not go out
+                call = self._call(function, args, kwargs)
             yield replay, call
 
     def _call(self, function: str | None, args: tuple[Any, ...], kwargs: dict[str, Any]) -> _Call:
