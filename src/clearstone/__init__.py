@@ -5,6 +5,7 @@ from clearstone import checkpointable, traced
 
 from clearstone import _conflict
 from clearstone._version import __version__
+from clearstone.checkpoint.labelled import snapshot
 from clearstone.checkpoint.listing import checkpoints
 from clearstone.decorators import checkpointable, traced
 from clearstone.errors import ClearstoneError
@@ -18,6 +19,7 @@ __all__ = [
     "checkpoints",
     "configure",
     "instrument",
+    "snapshot",
     "traced",
     "uninstrument",
 ]
