@@ -31,6 +31,7 @@ from clearstone.span import ReplayMode, Site
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Generator, Iterable, Mapping
 
+    from clearstone.checkpoint.schedule import On
     from clearstone.record.tracer import Tracer
 
 F = TypeVar("F", bound="Callable[..., Any]")
@@ -178,10 +179,30 @@ def traced(
 def checkpointable(target: C, /) -> C: ...
 @overload
 def checkpointable(
-    *, exclude: Iterable[str] = (), rebuild: Mapping[str, Callable[[], Any]] | None = None
+    *,
+    exclude: Iterable[str] = (),
+    rebuild: Mapping[str, Callable[[], Any]] | None = None,
+    on: On = "error",
+    every: int = 1,
+    interval: float = 0.0,
+    when: Callable[[Any], Any] | None = None,
+    keep: int | None = None,
+    keep_runs: int = 0,
+    nested: bool = False,
 ) -> Callable[[C], C]: ...
 def checkpointable(
-    target: Any = None, /, *, exclude: Iterable[str] = (), rebuild: Mapping[str, Callable[[], Any]] | None = None
+    target: Any = None,
+    /,
+    *,
+    exclude: Iterable[str] = (),
+    rebuild: Mapping[str, Callable[[], Any]] | None = None,
+    on: On = "error",
+    every: int = 1,
+    interval: float = 0.0,
+    when: Callable[[Any], Any] | None = None,
+    keep: int | None = None,
+    keep_runs: int = 0,
+    nested: bool = False,
 ) -> Any:
     """Save the agent's state when an exception leaves it.
 
@@ -199,6 +220,14 @@ def checkpointable(
         exclude: names of attributes that are not saved. Above a class only, as is `rebuild`.
         rebuild: makers of attributes that are not saved, by name, called without arguments when a state is restored:
             ``rebuild={"client": make_client}``. ``"search.client"`` names an attribute of another object.
+        on: when a call that does not fail is saved too: ``"entry"`` (before its code runs), ``"exit"`` (when it has
+            ended) or ``"always"`` (both). Failures are saved whatever this says.
+        every: of so many calls one, the first among them.
+        interval: none for so many seconds after one.
+        when: called with the agent (None for a function) at entry; only calls for which it returns true.
+        keep: of each trace the newest so many of these; None for all.
+        keep_runs: keep the newest so many calls that did not fail, so that a wrong answer can be replayed later.
+        nested: whether a call inside another boundary's is saved on its own.
 
     Returns:
         The same class, or the decorated callable.
@@ -207,19 +236,33 @@ def checkpointable(
         ConfigurationError: what is decorated is neither, or an option cannot be meant.
     """
     from clearstone.checkpoint import options, policy  # noqa: F401 - no part of the import, nor of the first call
+    from clearstone.checkpoint import schedule as schedules
 
     chosen = options.checked(exclude, {} if rebuild is None else rebuild)
+    plan = schedules.checked(
+        on=on, every=every, interval=interval, when=when, keep=keep, keep_runs=keep_runs, nested=nested
+    )
 
     def decorate(target: Any) -> Any:
         if isinstance(target, type):
             if chosen != options.StateOptions():
                 setattr(target, options.ATTRIBUTE, chosen)
+            if plan != schedules.ON_ERROR:
+                setattr(target, schedules.ATTRIBUTE, plan)
             return _bounded_class(target)
         if chosen != options.StateOptions():
             raise ConfigurationError("exclude= and rebuild= are about an agent's state: put them above its class")
-        return _bounded(target)
+        bounded = _bounded(target)
+        if plan != schedules.ON_ERROR:
+            schedules.of_site(_site_key(bounded), plan)
+        return bounded
 
     return decorate if target is None else decorate(target)
+
+
+def _site_key(bounded: Any) -> str:
+    site = _site_of(bounded) or _site_of(bounded.__func__)  # of a classmethod around a decorated function
+    return site.key if site is not None else ""
 
 
 # --- making wrappers -------------------------------------------------------------------------------------------------

@@ -462,6 +462,7 @@ def test_the_list_is_newest_first_and_tells_each_from_its_header(manager: Checkp
         created_ns=1,
         error="",
         occurrences=1,
+        moment="made",
         size=paths[0].stat().st_size,
         metadata={"n": 1},
     )

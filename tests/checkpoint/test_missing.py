@@ -364,6 +364,42 @@ def test_what_a_class_excludes_is_not_saved_and_what_it_rebuilds_is_made_again()
         again.cache["big"]
 
 
+class Telling:
+    def __repr__(self) -> NoReturn:
+        raise AssertionError("a repr ran")
+
+
+def test_nothing_is_told_of_what_is_excluded_and_no_repr_runs() -> None:
+    @checkpointable(exclude=("private", "telling"))
+    class Discreet:
+        def __init__(self) -> None:
+            self.private, self.telling = "of the user", Telling()
+            self.refusing = [Telling(), threading.Lock()]
+
+    took = state.take(Discreet())
+    assert "of the user" not in repr(took)
+    assert b"of the user" not in written(took)
+    assert {each.path: each.text for each in took.missing}["self.telling"] == "..."
+
+
+def test_a_placeholder_in_a_text_is_told() -> None:
+    _, again = taken(lock=threading.Lock())
+    with pytest.raises(MissingMemberError):
+        f"{again.lock}"
+
+
+def test_an_on_restore_that_is_a_coroutine_is_refused() -> None:
+    class Waiting:
+        def __init__(self) -> None:
+            self.lock = threading.Lock()
+
+        async def on_restore(self, missing: Any) -> None:
+            pass
+
+    with pytest.raises(StateError, match=r"on_restore\(\) is a coroutine; write it as a plain method"):
+        state.restore(Waiting, state.take(Waiting()))
+
+
 @checkpointable(rebuild={"client": fail})
 class Failing:
     def __init__(self) -> None:
@@ -419,8 +455,9 @@ def test_load_state_gets_what_was_made_again() -> None:
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        ({"exclude": 3}, "3 is no attribute's name"),
-        ({"exclude": ("a b",)}, "'a b' is no attribute's name"),
+        ({"exclude": 3}, "3 names no attribute of the agent"),
+        ({"exclude": ("a b",)}, "'a b' names no attribute of the agent"),
+        ({"rebuild": {"self.client": make_client}}, "is no attribute's name from the agent"),
         ({"rebuild": [make_client]}, "is no dict"),
         ({"rebuild": {"client": 3}}, "cannot be called"),
         ({"rebuild": {"client[0]": make_client}}, "is no attribute's name"),
@@ -490,15 +527,15 @@ def test_calls_at_work_on_the_agent_while_its_state_is_taken_are_named() -> None
         agent.go_on.set()
         thread.join()
     assert checkpoint.concurrent == ("Busy.work",)
-    assert checkpoint.state_at_failure is not None
-    assert checkpoint.state_at_failure.concurrent == ("Busy.work",)
+    assert checkpoint.state_at_end is not None
+    assert checkpoint.state_at_end.concurrent == ("Busy.work",)
 
 
 def test_an_agents_own_calls_above_and_below_are_not_concurrent() -> None:
     checkpoint = saved(Busy().fail_below)
     assert checkpoint.concurrent == ()
-    assert checkpoint.state_at_failure is not None
-    assert checkpoint.state_at_failure.concurrent == ()
+    assert checkpoint.state_at_end is not None
+    assert checkpoint.state_at_end.concurrent == ()
 
 
 class Growing:

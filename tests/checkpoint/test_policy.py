@@ -359,8 +359,8 @@ def test_the_state_is_from_the_entry_and_the_state_at_the_failure_is_there_too()
     failing(agent.outer)
     checkpoint = the_saved()
     assert checkpoint.agent_state == {"memory": ["start", "ok"]}
-    assert checkpoint.state_at_failure is not None
-    at_failure = state.load_values(checkpoint.state_at_failure, None)
+    assert checkpoint.state_at_end is not None
+    at_failure = state.load_values(checkpoint.state_at_end, None)
     assert at_failure == {"memory": ["start", "ok", "outer", "changed"]}
 
 
@@ -632,10 +632,10 @@ def test_a_get_state_that_raises_at_the_failure_costs_only_that_state(capsys: py
     assert failing(Unwilling(1).go, error) is error
     checkpoint = the_saved()
     assert checkpoint.agent_state == {"good": True}
-    assert checkpoint.state_at_failure is None
+    assert checkpoint.state_at_end is None
     said = capsys.readouterr().err.splitlines()
     assert len(said) == 2
-    assert "the state at the failure could not be taken: ZeroDivisionError: unwilling" in said[0]
+    assert "the state at the end could not be taken: ZeroDivisionError: unwilling" in said[0]
 
 
 def test_a_full_disk_costs_the_checkpoint_and_is_said(

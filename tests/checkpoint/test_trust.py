@@ -173,7 +173,7 @@ def hostile(checkpoint: Checkpoint, mark: Path) -> Checkpoint:
         trace=replace(checkpoint.trace, spans=spans),
         agent_class=code,
         state=replace(checkpoint.state, snapshot=state),
-        state_at_failure=replace(checkpoint.state, snapshot=state),
+        state_at_end=replace(checkpoint.state, snapshot=state),
         call=replace(checkpoint.call, input=code),
         failure=replace(checkpoint.failure, value=code),
     )

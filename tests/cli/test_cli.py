@@ -81,7 +81,7 @@ def test_checkpoints_and_inspect_print_what_was_saved_without_loading_it(failed:
         told = json.loads(failed("inspect", reference, "--json").stdout)
         assert told["checkpoint_id"] == info["checkpoint_id"]
     assert told["state"]["notes"] == ["[bold]markup[/bold]"]
-    assert told["state_at_failure"]["notes"] == ["[bold]markup[/bold]", 2]
+    assert told["state_at_end"]["notes"] == ["[bold]markup[/bold]", 2]
     assert told["failure"]["type"] == "TypeError"
     assert told["call"]["site"] == "__main__:Agent.run"
     shown = failed("inspect", "latest").stdout

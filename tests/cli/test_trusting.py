@@ -96,7 +96,7 @@ def test_a_cloned_folder_with_a_hostile_checkpoint_and_script_runs_nothing(elsew
     found = load(path)
     code = Payload("pickle", pickle.dumps(Hostile(str(mark))))
     state = replace(found.state, snapshot=Snapshot((), Placed(Segment(code.data))))
-    forged = replace(found, agent_class=code, state=state, state_at_failure=None)
+    forged = replace(found, agent_class=code, state=state, state_at_end=None)
     container.write(path, *serial.pack(forged), Key(b""))
     script = elsewhere.folder / "agent.py"
     script.write_text(f"import os\nos.mkdir({str(mark)!r})\n{script.read_text()}")
@@ -104,3 +104,27 @@ def test_a_cloned_folder_with_a_hostile_checkpoint_and_script_runs_nothing(elsew
     assert "Traceback" not in run.stderr
     assert not mark.exists()
     assert not (elsewhere.folder / "live").exists() or Path(elsewhere.folder / "live").read_text() == "ab"
+
+
+WITH_A_LOCK = """
+import threading
+from clearstone import checkpointable
+class Config:
+    limit = 3
+@checkpointable
+class Agent:
+    def __init__(self):
+        self.config, self.lock = Config(), threading.Lock()
+    def run(self):
+        raise ValueError(self.config.limit)
+if __name__ == "__main__":
+    Agent().run()
+"""
+
+
+def test_what_does_not_pickle_costs_no_code_of_the_script(shell: Shell) -> None:
+    (shell.folder / "locked.py").write_text(WITH_A_LOCK)
+    shell.python("locked.py")
+    (shell.folder / "locked.py").unlink()
+    run = shell("replay", "latest", "--json")
+    assert json.loads(run.stdout)["error"] == {"type": "ValueError", "message": "3"}

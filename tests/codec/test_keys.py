@@ -86,3 +86,33 @@ def test_processes_that_start_together_agree_on_one_key(tmp_path: Path) -> None:
     made = {process.communicate()[0].strip() for process in started}
     assert len(made) == 1
     assert len(made.pop()) == 64
+
+
+def test_hex_digits_are_a_key_themselves_and_commas_alone_are_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    kept = machine_key().secret
+    monkeypatch.setenv("CLEARSTONE_KEY", f"theirs, {kept.hex()}")
+    assert keys.trusted_keys()[1].secret == kept
+    for text in (",", " , ", " "):
+        monkeypatch.setenv("CLEARSTONE_KEY", text)
+        assert machine_key().secret == kept
+
+
+def test_with_a_key_in_the_environment_those_of_the_file_are_trusted_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    kept = machine_key().secret
+    monkeypatch.setenv("CLEARSTONE_KEY", "theirs")
+    assert [key.secret for key in keys.trusted_keys()][1:] == [kept]
+    assert machine_key().secret != kept
+
+
+def test_to_ask_what_is_trusted_makes_no_key() -> None:
+    assert keys.trusted_keys() == ()
+    assert not key_file().exists()
+
+
+def test_the_line_of_a_key_file_that_is_no_key_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    kept = machine_key().secret
+    with key_file().open("a", encoding="ascii") as file:
+        file.write("theirs\n")
+    keys._kept.cache_clear()
+    assert machine_key().secret == b"" != kept
+    assert "its line 2 is no key of 64 hex digits" in capsys.readouterr().err

@@ -51,6 +51,7 @@ class CheckpointInfo:
         created_ns: when it was made, nanoseconds since the epoch.
         error: ``Type: message`` of the failure; empty for a checkpoint made by hand.
         occurrences: how many times this failure has been seen.
+        moment: ``"failure"``, ``"exit"`` or ``"entry"`` of a call, or ``"made"`` by hand.
         size: bytes of the file.
         metadata: what its maker noted.
     """
@@ -63,6 +64,7 @@ class CheckpointInfo:
     created_ns: int
     error: str
     occurrences: int
+    moment: str
     size: int
     metadata: dict[str, Any]
 
@@ -164,14 +166,15 @@ class CheckpointManager:
 
 def _signing(checkpoint: Checkpoint) -> Key:
     """Return the key that signs a checkpoint: nobody's where something in its trace is not known to be ours."""
-    known = keys.trusted_keys()
+    own = keys.machine_key()
+    known = (own, *keys.trusted_keys())
     strange = sum(not _is_ours(each, known) for span in checkpoint.trace for each in span.payloads())
-    if strange and known[0].secret:
+    if strange and own.secret:
         notice.say(
             f"checkpoint {checkpoint.checkpoint_id} is not signed: {strange} value(s) of its trace were not recorded "
             f"under a key this machine trusts"
         )
-    return keys.nobodys() if strange else known[0]
+    return keys.nobodys() if strange else own
 
 
 def _is_ours(given: Payload, known: Sequence[Key]) -> bool:

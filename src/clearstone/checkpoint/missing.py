@@ -57,7 +57,7 @@ def _is_dotted(name: str) -> bool:
 class Missing:
     """Stands where a part of the state could not be saved; any use of it raises `MissingMemberError`.
 
-    Looking at it does not: `repr`, ``==``, `hash`, copying and pickling work. Named by pickles: keep its place.
+    Looking at it does not: `repr`, `str`, ``==``, `hash`, copying and pickling work. Named by pickles: keep its place.
     """
 
     __slots__ = ("__weakref__", "_member")
@@ -80,7 +80,7 @@ class Missing:
     def _touched(self, *_: Any, **__: Any) -> NoReturn:
         raise MissingMemberError(str(object.__getattribute__(self, "_member")))
 
-    __call__ = __enter__ = __exit__ = __iter__ = __next__ = __len__ = __bool__ = __contains__ = _touched
+    __format__ = __call__ = __enter__ = __exit__ = __iter__ = __next__ = __len__ = __bool__ = __contains__ = _touched
     __getitem__ = __setitem__ = __delitem__ = __setattr__ = __delattr__ = __reversed__ = _touched
     __await__ = __aenter__ = __aexit__ = __aiter__ = __anext__ = _touched
     __lt__ = __le__ = __gt__ = __ge__ = __int__ = __float__ = __index__ = __neg__ = __abs__ = _touched

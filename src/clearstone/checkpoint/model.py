@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from clearstone.checkpoint import state as states
 from clearstone.checkpoint.environment import Environment, current
@@ -20,9 +20,12 @@ if TYPE_CHECKING:
     from clearstone.span import Failure, Payload, Span, Trace
 
 
+Moment = Literal["failure", "exit", "entry", "made"]
+
+
 @dataclass(frozen=True, slots=True)
-class FailedCall:
-    """The call an automatic checkpoint was taken for.
+class TakenCall:
+    """The call an automatic checkpoint was taken of.
 
     Args:
         site: ``module:qualname`` of the decorated callable.
@@ -56,9 +59,11 @@ class Checkpoint:
         state: the agent's state, serialised.
         environment: the process it was taken in.
         metadata: yours to fill, saved with the checkpoint.
-        call: the call that failed, if one did.
-        failure: the exception that left it.
-        state_at_failure: the agent's state when it did.
+        call: the call it was taken of, if it was not made by hand.
+        failure: the exception that left it, if one did.
+        state_at_end: the agent's state when the call had ended; None before that.
+        moment: ``"failure"``, ``"exit"`` or ``"entry"`` of the call, where `state` is the one at its entry; ``"made"`` for
+            one made by hand.
         random_state: ``random.getstate()`` at `timestamp`.
         occurrences: how many times this failure (same type, same line) has been seen in this folder.
         stack: the frames the exception went through, with their local variables as texts.
@@ -78,11 +83,12 @@ class Checkpoint:
     state: AgentState = field(repr=False)
     environment: Environment = field(repr=False)
     metadata: dict[str, Any] = field(default_factory=dict)
-    call: FailedCall | None = None
+    call: TakenCall | None = None
     failure: Failure | None = None
-    state_at_failure: AgentState | None = field(default=None, repr=False)
+    state_at_end: AgentState | None = field(default=None, repr=False)
     random_state: tuple[Any, ...] | None = field(default=None, repr=False)
     occurrences: int = 1
+    moment: Moment = "made"
     stack: tuple[Frame, ...] = field(default=(), repr=False)
     holds_code: bool = field(default=True, repr=False, compare=False)
     untrusted: str = field(default="", repr=False)
@@ -127,15 +133,15 @@ class Checkpoint:
         """Compare the state with another's, by path; nothing of either is loaded.
 
         Args:
-            other: what it is compared with; None for this checkpoint's own state at the failure.
+            other: what it is compared with; None for this checkpoint's own state at the end of its call.
 
         Raises:
-            CheckpointError: `other` is None, and there is no state at a failure.
+            CheckpointError: `other` is None, and there is no state at an end.
         """
         from clearstone.checkpoint.joining import looked_at
         from clearstone.codec.difference import differences
 
-        after = other.state if other is not None else self.state_at_failure
+        after = other.state if other is not None else self.state_at_end
         if after is None:
             raise CheckpointError(
                 f"checkpoint {self.checkpoint_id} holds one state; name another checkpoint to compare it with"

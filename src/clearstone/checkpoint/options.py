@@ -8,6 +8,10 @@ from typing import Any
 
 from clearstone.errors import ConfigurationError
 
+EXCLUDED, REBUILT = "@checkpointable excludes it", "@checkpointable rebuilds it"
+CHOSEN = frozenset({EXCLUDED, REBUILT})
+"""Reasons why a user wants something left out: nothing is told of what it holds."""
+
 ATTRIBUTE = "__clearstone_state__"
 """Where a class keeps them."""
 
@@ -27,8 +31,7 @@ class StateOptions:
 
     def reasons(self) -> dict[str, str]:
         """Return why an attribute of the agent is left out, by its name."""
-        excluded = dict.fromkeys(self.exclude, "@checkpointable excludes it")
-        return {**excluded, **dict.fromkeys(self.rebuild, "@checkpointable rebuilds it")}
+        return {**dict.fromkeys(self.exclude, EXCLUDED), **dict.fromkeys(self.rebuild, REBUILT)}
 
 
 def options_of(cls: type) -> StateOptions:
@@ -46,12 +49,20 @@ def checked(exclude: Any, rebuild: Any) -> StateOptions:
     names = (exclude,) if isinstance(exclude, str) else tuple(exclude) if isinstance(exclude, Iterable) else (exclude,)
     for name in names:
         if not isinstance(name, str) or not name.isidentifier():
-            raise ConfigurationError(f"exclude={exclude!r}: {name!r} is no attribute's name; write exclude=('cache',)")
+            raise ConfigurationError(
+                f"exclude={exclude!r}: {name!r} names no attribute of the agent itself; write exclude=('cache',)"
+            )
     if not isinstance(rebuild, Mapping):
         raise ConfigurationError(f"rebuild={rebuild!r} is no dict; write rebuild={{'client': make_client}}")
     for name, make in rebuild.items():
-        if not isinstance(name, str) or not all(part.isidentifier() for part in name.split(".")):
-            raise ConfigurationError(f"rebuild: {name!r} is no attribute's name, such as 'client' or 'search.client'")
+        if not isinstance(name, str) or not all(part.isidentifier() for part in name.split(".")) or _says_self(name):
+            raise ConfigurationError(
+                f"rebuild: {name!r} is no attribute's name from the agent, such as 'client' or 'search.client'"
+            )
         if not callable(make):
             raise ConfigurationError(f"rebuild: {name!r} is made by {make!r}, which cannot be called; give a function")
     return StateOptions(names, dict(rebuild))
+
+
+def _says_self(name: str) -> bool:
+    return name.startswith("self.")

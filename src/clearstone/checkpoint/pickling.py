@@ -24,7 +24,9 @@ from dataclasses import dataclass, field
 from types import BuiltinFunctionType, FunctionType
 from typing import TYPE_CHECKING, Any
 
+from clearstone.checkpoint.frames import shown
 from clearstone.checkpoint.missing import Missing, MissingMember
+from clearstone.checkpoint.options import CHOSEN
 from clearstone.codec import payload
 from clearstone.codec.pickler import ByValuePickler
 from clearstone.codec.redact import active
@@ -245,7 +247,7 @@ class StatePickler(ByValuePickler):
 def described(path: str, value: Any, reason: str, *, variable: str = "", own_methods: bool = False) -> MissingMember:
     """Describe `value`, which is at `path` and is left out."""
     kind = type(value)
-    text = "..." if reason == SECRET else payload.safe_repr(value)
+    text = "..." if reason == SECRET or reason in CHOSEN else shown("", value)
     return MissingMember(path, f"{kind.__module__}.{kind.__qualname__}", text, reason, variable, own_methods)
 
 

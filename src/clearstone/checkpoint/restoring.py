@@ -8,6 +8,7 @@ Invariant: what nobody brings back stays a `Missing`, which says so when it is u
 
 from __future__ import annotations
 
+import inspect
 import os
 from typing import TYPE_CHECKING, Any
 
@@ -95,6 +96,8 @@ def _tell(agent: Any, missing: tuple[MissingMember, ...]) -> None:
     tell = getattr(type(agent), "on_restore", None)
     if tell is None:
         return
+    if inspect.iscoroutinefunction(tell):
+        raise StateError(f"{type(agent).__qualname__}.on_restore() is a coroutine; write it as a plain method")
     try:
         tell(agent, missing)
     except Exception as error:

@@ -12,7 +12,7 @@ from clearstone.checkpoint import snapshots, spans
 from clearstone.checkpoint.environment import Environment
 from clearstone.checkpoint.frames import Frame
 from clearstone.checkpoint.missing import MissingMember
-from clearstone.checkpoint.model import Checkpoint, FailedCall
+from clearstone.checkpoint.model import Checkpoint, TakenCall
 from clearstone.checkpoint.state import AgentState
 from clearstone.codec import payload
 from clearstone.span import Failure
@@ -49,7 +49,7 @@ def pack(checkpoint: Checkpoint) -> tuple[dict[str, Any], dict[str, bytes]]:
         "spans": len(checkpoint.trace),
         **_optional(checkpoint, sections),
     }
-    states = {"state": checkpoint.state, "state_at_failure": checkpoint.state_at_failure}
+    states = {"state": checkpoint.state, "state_at_end": checkpoint.state_at_end}
     sections |= snapshots.pack({name: each.snapshot for name, each in states.items() if each is not None})
     sections["trace"], sections["payloads"] = spans.pack(checkpoint.trace)
     return header, sections
@@ -57,7 +57,7 @@ def pack(checkpoint: Checkpoint) -> tuple[dict[str, Any], dict[str, bytes]]:
 
 def holds_code(checkpoint: Checkpoint) -> bool:
     """Whether a function or class is stored by value in it: only cloudpickle does so, and its makers are named."""
-    states = filter(None, (checkpoint.state, checkpoint.state_at_failure))
+    states = filter(None, (checkpoint.state, checkpoint.state_at_end))
     call, failure = checkpoint.call, checkpoint.failure
     held = (checkpoint.agent_class, call.input if call else None, failure.value if failure else None)
     spans_hold = (each.data for span in checkpoint.trace for each in span.payloads())
@@ -80,17 +80,18 @@ def _summary(checkpoint: Checkpoint) -> dict[str, Any]:
         "created_ns": checkpoint.created_ns,
         "error": f"{failure.type_name}: {failure.message}"[:LONGEST_ERROR] if failure is not None else "",
         "occurrences": checkpoint.occurrences,
+        "moment": checkpoint.moment,
         "metadata": checkpoint.metadata,
     }
 
 
 def _optional(checkpoint: Checkpoint, sections: dict[str, bytes]) -> dict[str, Any]:
     """Return the parts of a header that not every checkpoint has, and put their bytes into `sections`."""
-    header: dict[str, Any] = {"state_at_failure": None, "agent_class": None, "call": None, "failure": None}
+    header: dict[str, Any] = {"state_at_end": None, "agent_class": None, "call": None, "failure": None}
     if checkpoint.agent_class is not None:
         header["agent_class"] = _put(sections, "agent_class", checkpoint.agent_class)
-    if checkpoint.state_at_failure is not None:
-        header["state_at_failure"] = _state_header(checkpoint.state_at_failure)
+    if checkpoint.state_at_end is not None:
+        header["state_at_end"] = _state_header(checkpoint.state_at_end)
     if checkpoint.call is not None:
         call = checkpoint.call
         header["call"] = {"site": call.site, "method": call.method, "payload": _put(sections, "call", call.input)}
@@ -130,9 +131,10 @@ def unpack(header: Mapping[str, Any], sections: Mapping[str, bytes], *, untruste
         metadata=summary["metadata"],
         call=_call(header["call"], sections),
         failure=_failure(header["failure"], sections),
-        state_at_failure=_state(header, sections, "state_at_failure") if header["state_at_failure"] else None,
+        state_at_end=_state(header, sections, "state_at_end") if header["state_at_end"] else None,
         random_state=_random_state(sections),
         occurrences=summary["occurrences"],
+        moment=summary["moment"],
         stack=tuple(Frame(**frame) for frame in json.loads(sections.get("stack", b"[]"))),
         holds_code=bool(header["holds_code"]),
         untrusted=untrusted,
@@ -170,10 +172,10 @@ def _environment(header: Mapping[str, Any]) -> Environment:
     return Environment(**{**known, **lists, "changed": None if changed is None else tuple(changed)})
 
 
-def _call(header: Mapping[str, Any] | None, sections: Mapping[str, bytes]) -> FailedCall | None:
+def _call(header: Mapping[str, Any] | None, sections: Mapping[str, bytes]) -> TakenCall | None:
     if header is None:
         return None
-    return FailedCall(header["site"], header["method"], payload.of_raw(header["payload"], sections["call"]))
+    return TakenCall(header["site"], header["method"], payload.of_raw(header["payload"], sections["call"]))
 
 
 def _failure_header(failure: Failure, sections: dict[str, bytes]) -> dict[str, Any]:

@@ -129,23 +129,17 @@ class _Taking:
             except Exception as error:  # what refuses is looked for next, and named
                 self._notice_change(error)
             found = self._surveyed()
-            if found is None:
+            if found is not None:
+                replaced.become(found)
+            elif self._taker.with_code and self._taker.segmenter.met_definitions:
+                self._taker.without_code()  # what refuses is in the script's own code: its definitions by name alone
+            else:
                 break
-            replaced.become(found)
         return self._without_whole_attributes()
 
     def _snapshot(self) -> Snapshot:
-        """Return the state; where code of the script does not pickle, with its definitions by name alone."""
-        taker = self._taker
-        taker.replaced.begin()
-        segmenter = taker.segmenter
-        try:
-            return segmenter.snapshot(self._agent, self._state)
-        except Exception:
-            if not segmenter.met_definitions or not taker.with_code:
-                raise
-            taker.without_code()
-            return self._snapshot()
+        self._taker.replaced.begin()
+        return self._taker.segmenter.snapshot(self._agent, self._state)
 
     def _surveyed(self) -> Replaced | None:
         """Return what to leave out, each with its path; None where that cannot be found out."""

@@ -85,6 +85,7 @@ def checkpoint_json(one: CheckpointInfo) -> dict[str, Any]:
         "created": iso(one.created_ns),
         "error": one.error or None,
         "occurrences": one.occurrences,
+        "moment": one.moment,
         "size": one.size,
         "metadata": one.metadata,
     }
@@ -116,7 +117,7 @@ def inspection(checkpoint: Checkpoint) -> None:
 def inspection_json(checkpoint: Checkpoint) -> dict[str, Any]:
     """Return what a checkpoint holds as JSON-ready values, without loading any of it."""
     failure, call = checkpoint.failure, checkpoint.call
-    at_failure = checkpoint.state_at_failure
+    at_failure = checkpoint.state_at_end
     environment = checkpoint.environment
     return {
         "checkpoint_id": checkpoint.checkpoint_id,
@@ -135,7 +136,7 @@ def inspection_json(checkpoint: Checkpoint) -> dict[str, Any]:
         if failure is not None
         else None,
         "state": values.state_json(checkpoint.state.snapshot),
-        "state_at_failure": values.state_json(at_failure.snapshot) if at_failure is not None else None,
+        "state_at_end": values.state_json(at_failure.snapshot) if at_failure is not None else None,
         "missing": [
             {"path": m.path, "type": m.type_name, "repr": m.text, "reason": m.reason} for m in checkpoint.state.missing
         ],

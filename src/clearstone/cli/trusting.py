@@ -76,7 +76,7 @@ def _payloads(checkpoint: Checkpoint) -> Iterator[Payload]:
         failure.value if failure is not None else None,
     )
     yield from (each for each in held if each is not None)
-    for state in filter(None, (checkpoint.state, checkpoint.state_at_failure)):
+    for state in filter(None, (checkpoint.state, checkpoint.state_at_end)):
         yield from (Payload("pickle", each.data, each.buffers) for each in state.snapshot.segments())
     for span in checkpoint.trace:
         yield from span.payloads()

@@ -7,8 +7,9 @@ make a payload that bears its name).
 The key is 32 random bytes in the user's configuration folder, ``$XDG_CONFIG_HOME/clearstone/key`` (by default
 ``~/.config``, as the XDG base directory specification says), readable by its owner alone; or whatever text
 ``CLEARSTONE_KEY`` holds. The file may hold further keys, one a line, and the variable further texts, separated by
-commas: the first signs, all are trusted. Where no key can be kept, payloads are named without one, which is said once:
-such a name is an address and proves nothing.
+commas: the first signs, all are trusted. With the variable the keys of the file are trusted too. 64 hex digits, in
+either place, are a key themselves; any other text of the variable is hashed to one. Where no key can be kept, payloads
+are named without one, which is said once: such a name is an address and proves nothing.
 
 Refused: a signature beside a plain hash (two digests for every payload, and the hash alone would tell whoever reads a
 database whether it holds a text they guess).
@@ -116,13 +117,24 @@ def machine_key() -> Key:
     Returns:
         The key of ``CLEARSTONE_KEY``, else of the key file; one without a secret where no file can be kept.
     """
-    return trusted_keys()[0]
+    given = _given()
+    return _from_texts(given)[0] if given else _kept(key_file_or_none())[0]
 
 
 def trusted_keys() -> tuple[Key, ...]:
-    """Return the keys whose work counts as this machine's own: the one it signs with, then the further ones."""
-    given = os.environ.get("CLEARSTONE_KEY", "")
-    return _from_texts(given) if given else _kept(key_file_or_none())
+    """Return the keys whose work counts as this machine's own: the one it signs with, then the further ones.
+
+    No key is made for it: where there is none, nothing is trusted.
+    """
+    given, path = _given(), key_file_or_none()
+    kept = _kept(path) if path is not None and path.exists() else ()
+    return (*(_from_texts(given) if given else ()), *kept)
+
+
+def _given() -> str:
+    """Return what ``CLEARSTONE_KEY`` says, if it says a key: commas alone are none (two variables that are not set)."""
+    text = os.environ.get("CLEARSTONE_KEY", "")
+    return text if text.replace(",", "").strip() else ""
 
 
 def key_file_or_none() -> Path | None:
@@ -135,9 +147,14 @@ def key_file_or_none() -> Path | None:
 
 @functools.lru_cache(maxsize=8)
 def _from_texts(texts: str) -> tuple[Key, ...]:
-    parts = [part.strip() for part in texts.split(",") if part.strip()] or [texts]
-    encoded = (part.encode("utf-8", "surrogateescape") for part in parts)
-    return tuple(Key(hashlib.blake2b(part, digest_size=KEY_SIZE).digest()) for part in encoded)
+    return tuple(map(_from_text, filter(None, (part.strip() for part in texts.split(",")))))
+
+
+def _from_text(text: str) -> Key:
+    if len(text) == 2 * KEY_SIZE:
+        with contextlib.suppress(ValueError):
+            return Key(bytes.fromhex(text))
+    return Key(hashlib.blake2b(text.encode("utf-8", "surrogateescape"), digest_size=KEY_SIZE).digest())
 
 
 @functools.lru_cache(maxsize=8)
@@ -167,11 +184,18 @@ def _read(path: Path) -> list[bytes]:
         return []
     if is_open_to_others(path):
         raise ValueError(f"others than its owner may use it; 'chmod 600 {path}', or move it away to have another made")
-    secrets = [bytes.fromhex(line) for line in text.split()]
+    secrets = [_secret_of(number, line) for number, line in enumerate(text.split(), 1)]
     wrong = next((secret for secret in secrets or [b""] if len(secret) != KEY_SIZE), None)
     if wrong is not None:
         raise ValueError(f"it holds {len(wrong)} bytes, not {KEY_SIZE}; move it away to have another made")
     return secrets
+
+
+def _secret_of(number: int, line: str) -> bytes:
+    try:
+        return bytes.fromhex(line)
+    except ValueError:
+        raise ValueError(f"its line {number} is no key of {2 * KEY_SIZE} hex digits") from None
 
 
 def is_open_to_others(path: Path) -> bool:

@@ -129,7 +129,10 @@ class Recording:
                 from clearstone.checkpoint import policy  # with the first boundary: most programs have none
 
                 # part of the call: what it calls starts later
-                call.entry = policy.at_entry(site, instance, start_ns, call.others_on)
+                entry = call.entry = policy.at_entry(site, instance, start_ns, call.others_on)
+                if entry.due:
+                    call.plain = False  # its input is asked for when it ends
+                    policy.save_entry(entry, call.snapshot, call.trace_so_far)
         except Exception as error:
             faults.report(f"recording a call of {site.key}", error)
             return run.PASSING
@@ -208,11 +211,19 @@ class RecordedCall(LiveSpan):
         if site.attributes:
             self.set_attributes(dict(site.attributes))
             parts = self._attribute_part()
-        if site.boundary and not (self.parent is not None and self.parent.in_boundary):
+        if site.boundary and self._is_outermost(instance):
             self.entry = True  # taken after the start is recorded
         if instance is not None or site.record_effects:
             parts += self._watch(instance, args, kwargs)
         return parts
+
+    def _is_outermost(self, instance: Any) -> bool:
+        """Whether no boundary is open above it, or it is to count as one of its own all the same."""
+        if self.parent is None or not self.parent.in_boundary:
+            return True
+        from clearstone.checkpoint import schedule
+
+        return schedule.any_nested(self.site.key, instance)
 
     def _watch(self, instance: Any, args: Any, kwargs: Any) -> bytes:
         try:
@@ -287,7 +298,8 @@ class RecordedCall(LiveSpan):
             except Exception:
                 form, data = encode(value, self.use.gave)
                 size = len(data)
-            if self.watch is not None or self.entry is not None:
+            entry = self.entry
+            if self.watch is not None or entry is not None:
                 self._ending()
             if self.plain and not self.inherited:
                 number, end_ns, tracer = self.number, self.start_ns + elapsed, self.tracer
@@ -316,6 +328,8 @@ class RecordedCall(LiveSpan):
             else:
                 self.output = form, data
                 self.end(elapsed)
+                if entry is not None and entry.wants_exit:
+                    self._exited(entry)
         except Exception as error:
             faults.report(f"recording the result of {self.name}", error)
             self.output = None
@@ -336,6 +350,8 @@ class RecordedCall(LiveSpan):
 
                 if policy.counts(error):
                     policy.at_failure(entry, self.snapshot(), self.trace_so_far(), error, self.others_on)
+                elif entry.wants_exit:
+                    self._exited(entry)
         except Exception as fault:
             faults.report(f"recording the failure of {self.name}", fault)
         finally:
@@ -344,13 +360,22 @@ class RecordedCall(LiveSpan):
 
     def closed(self) -> None:
         """End the span of a stream that its consumer closed early."""
+        entry = self.entry
         try:
             self.complete = False
             self._ending()
+            self.end()
+            if entry is not None and entry.wants_exit:
+                self._exited(entry)
         except Exception as error:
             faults.report(f"recording the end of {self.name}", error)
         finally:
             self.end()
+
+    def _exited(self, entry: Any) -> None:
+        from clearstone.checkpoint import policy
+
+        policy.at_exit(entry, self.snapshot(), self.trace_so_far(), self.others_on)
 
     def _ending(self) -> None:
         """Take down what the call did; what was kept for that is let go of, also where it fails."""
