@@ -47,8 +47,8 @@ ALIGNMENT = 64
 SMALLEST_COMPRESSED, TRIED = 256, 1 << 16
 """A section of fewer bytes is stored as it is; of a larger one so many bytes are compressed to see whether it helps."""
 
-LARGEST = 1 << 33
-"""A section that says that it is larger, unpacked, is not believed."""
+FREELY, MOST_TIMES = 64 << 20, 1000
+"""A section of more bytes is not packed to less than a thousandth: a small file must not unpack to all of memory."""
 
 PURPOSE = "checkpoint"
 SUMMARY = "summary"
@@ -165,7 +165,8 @@ def _stored(data: bytes) -> tuple[str, bytes]:
     if len(compressor.compress(data[:TRIED])) > 0.9 * min(len(data), TRIED):
         return "none", data
     compressed = compressor.compress(data)
-    return ("zstd", compressed) if len(compressed) < 0.9 * len(data) else ("none", data)
+    pays = len(compressed) < 0.9 * len(data) and _is_believed(len(data), len(compressed))
+    return ("zstd", compressed) if pays else ("none", data)
 
 
 def read_header(path: Path) -> Header:
@@ -268,7 +269,7 @@ def _read_header(path: Path, file: BinaryIO) -> Header:
 def _json(path: Path, line: bytes) -> dict[str, Any]:
     try:
         content = json.loads(line)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise _damaged(path, f"has a header that is no JSON ({error})") from error
     if not isinstance(content, dict):
         raise _damaged(path, "has a header that is no JSON object")
@@ -285,7 +286,7 @@ def _read_sections(path: Path, file: BinaryIO, header: Header, known: Collection
             raise _damaged(path, f"is torn or altered (section {name!r} is not where it should be)")
         data = _read_section(path, file, entry)
         if known is None or name in known:
-            sections[name] = data
+            sections[name] = _raw(path, data, entry)
         elif entry["critical"]:
             raise _damaged(path, f"holds a section {name!r} that this Clearstone does not know; upgrade it")
     if file.read(1):
@@ -298,11 +299,19 @@ def _read_section(path: Path, file: BinaryIO, entry: Mapping[str, Any]) -> bytes
     data = file.read(entry["length"]) if 0 <= entry["length"] <= left else b""
     if len(data) < entry["length"] or _digest(data).hex() != entry["sha256"]:
         raise _damaged(path, f"is torn or altered (section {entry['name']!r} does not match its digest)")
+    return data
+
+
+def _raw(path: Path, data: bytes, entry: Mapping[str, Any]) -> bytes:
     if entry["codec"] == "none":
         return data
-    if entry["codec"] != "zstd" or not 0 <= entry["raw"] <= LARGEST:
+    if entry["codec"] != "zstd" or not _is_believed(entry["raw"], entry["length"]):
         raise _damaged(path, f"holds a section {entry['name']!r} packed as {entry['codec']!r}, {entry['raw']} bytes")
     return _unpacked(path, data, entry)
+
+
+def _is_believed(raw: int, length: int) -> bool:
+    return 0 <= raw <= max(FREELY, MOST_TIMES * length)
 
 
 def _unpacked(path: Path, data: bytes, entry: Mapping[str, Any]) -> bytes:

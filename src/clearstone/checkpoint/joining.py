@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from clearstone.checkpoint.segments import Place, Segment, Snapshot
     from clearstone.codec.nodes import Node
 
+_AGENT = Object(Name("clearstone.codec.payload", "the_restored"), ())
+"""The agent, as the inert reader shows it."""
+
 Read = Callable[["Segment", list[Any]], tuple[Any, Callable[[], Mapping[int, Any]]]]
 """Gives what a segment is after its seeds, and what was in the memo then."""
 
@@ -40,8 +43,27 @@ def joined(snapshot: Snapshot, agent: Any) -> dict[str, Any]:
 
 def looked_at(snapshot: Snapshot) -> Node:
     """Return a state as the inert reader shows it: nothing is loaded, nothing runs (see `clearstone.codec.inert`)."""
-    agent = Object(Name("clearstone.codec.payload", "the_restored"), ())
-    return _join(snapshot, agent, _look, _fill_node)
+    return _join(snapshot, _AGENT, _look, _fill_node)
+
+
+def names_in(snapshot: Snapshot) -> list[str]:
+    """Return every global that loading a state would import (see `clearstone.codec.inert.names`).
+
+    What a segment fetches from before it is followed as a loader does: else a name could be put together of parts that
+    only the loader has.
+
+    Raises:
+        CheckpointDamagedError: a segment cannot be followed to its end, so the list would not be whole.
+    """
+    found: dict[str, None] = {}
+
+    def read(segment: Segment, seeds: list[Any]) -> tuple[Any, Callable[[], Mapping[int, Any]]]:
+        node, memo, names = inert.followed(segment.data, seeds, buffers=segment.buffers)
+        found.update(dict.fromkeys(names))
+        return node, lambda: _Lenient(memo)
+
+    _join(snapshot, _AGENT, read, _fill_node)
+    return list(found)
 
 
 def _join(snapshot: Snapshot, agent: Any, read: Read, fill: Callable[[Any, Any], None]) -> Any:

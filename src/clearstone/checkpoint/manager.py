@@ -12,7 +12,7 @@ import datetime as dt
 import os
 import random
 import time
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -69,7 +69,12 @@ class CheckpointInfo:
     metadata: dict[str, Any]
 
 
-_SHOWN = tuple(each.name for each in fields(CheckpointInfo) if each.name not in {"path", "size"})
+_SHOWN = {
+    **dict.fromkeys(("checkpoint_id", "trace_id", "agent", "span_name", "error", "moment"), str),
+    **dict.fromkeys(("created_ns", "occurrences"), int),
+    "metadata": dict,
+}
+"""What a summary holds, and of which type: a file may say anything."""
 
 
 class CheckpointManager:
@@ -270,8 +275,10 @@ def list_folder(folder: Path) -> list[CheckpointInfo]:
 def _info(path: Path) -> CheckpointInfo | None:
     try:
         summary = container.read_header(path).summary
+        if any(type(summary[name]) is not kind for name, kind in _SHOWN.items()):
+            return None
         return CheckpointInfo(path=path, size=path.stat().st_size, **{name: summary[name] for name in _SHOWN})
-    except (CheckpointError, OSError, KeyError, TypeError):  # torn, gone or foreign; loading it by name says why
+    except (CheckpointError, OSError, KeyError):  # torn, gone or foreign; loading it by name says why
         return None
 
 

@@ -62,8 +62,8 @@ class Checkpoint:
         call: the call it was taken of, if it was not made by hand.
         failure: the exception that left it, if one did.
         state_at_end: the agent's state when the call had ended; None before that.
-        moment: ``"failure"``, ``"exit"`` or ``"entry"`` of the call, where `state` is the one at its entry; ``"made"`` for
-            one made by hand.
+        moment: ``"failure"``, ``"exit"`` or ``"entry"`` of the call, where `state` is the one at its entry; ``"made"``
+            for one made by hand.
         random_state: ``random.getstate()`` at `timestamp`.
         occurrences: how many times this failure (same type, same line) has been seen in this folder.
         stack: the frames the exception went through, with their local variables as texts.

@@ -29,15 +29,22 @@ class StateOptions:
     exclude: tuple[str, ...] = ()
     rebuild: Mapping[str, Callable[[], Any]] = field(default_factory=dict)
 
-    def reasons(self) -> dict[str, str]:
-        """Return why an attribute of the agent is left out, by its name."""
-        return {**dict.fromkeys(self.exclude, EXCLUDED), **dict.fromkeys(self.rebuild, REBUILT)}
+    def reason(self, name: str) -> str:
+        """Return why an attribute of the agent is left out; empty where it is not. A private one is mangled there."""
+        private = name.startswith("_") and "__" in name[2:]
+        names = {name, f"__{name[1:].partition('__')[2]}"} if private else {name}
+        if not names.isdisjoint(self.exclude):
+            return EXCLUDED
+        return "" if names.isdisjoint(self.rebuild) else REBUILT
 
 
 def options_of(cls: type) -> StateOptions:
-    """Return what `cls`, or the base it has it from, says."""
-    options = getattr(cls, ATTRIBUTE, None)
-    return options if isinstance(options, StateOptions) else StateOptions()
+    """Return what `cls` and its bases say, together."""
+    said = [vars(base)[ATTRIBUTE] for base in reversed(cls.__mro__) if ATTRIBUTE in vars(base)]
+    return StateOptions(
+        tuple(name for each in said for name in each.exclude),
+        {name: make for each in said for name, make in each.rebuild.items()},
+    )
 
 
 def checked(exclude: Any, rebuild: Any) -> StateOptions:

@@ -17,11 +17,13 @@ from __future__ import annotations
 
 import contextlib
 import copyreg
+import functools
+import os
 import pickle
 import sys
 import weakref
 from dataclasses import dataclass, field
-from types import BuiltinFunctionType, FunctionType
+from types import BuiltinFunctionType, FunctionType, MemberDescriptorType
 from typing import TYPE_CHECKING, Any
 
 from clearstone.checkpoint.frames import shown
@@ -37,6 +39,13 @@ if TYPE_CHECKING:
 
 SECRET_VALUES = frozenset({"pydantic.types.SecretStr", "pydantic.types.SecretBytes"})
 SECRET = "it is a secret"  # noqa: S105 - a reason
+HOLDS_A_SECRET = "it holds a secret, and pickles or loads in a way of its own"  # noqa: S105 - likewise
+
+PUTTING_SETSTATES = frozenset({"dataclasses", "pydantic.main", "pydantic.root_model"})
+"""Modules of ``__setstate__`` methods that put attributes into place."""
+
+NESTED = ("__dict__", "__pydantic_private__", "__pydantic_extra__")
+"""Where pydantic's models have their attributes in their state."""
 
 
 @dataclass(slots=True)
@@ -57,14 +66,22 @@ class Replaced:
     met: set[int | tuple[int, str]] = field(default_factory=set)
     unplaced: int = 0
 
-    def leave_out(self, obj: Any, member: MissingMember, name: str = "") -> None:
-        """Leave out an object, or an attribute of it."""
+    def leave_out(self, obj: Any, member: MissingMember, name: str = "", *, lasts: bool = True) -> None:
+        """Leave out an object, or an attribute of it.
+
+        Args:
+            obj: the object.
+            member: what stands for it.
+            name: the attribute's; empty for the object itself.
+            lasts: whether it will have to be left out the next time too. What is not is looked for again.
+        """
         if name:
             self.attributes[id(obj), name] = member
         else:
             self.objects[id(obj)] = member
-        with contextlib.suppress(TypeError):  # it takes no weak references: it is looked for again the next time
-            self.holders[id(obj)] = weakref.ref(obj)
+        if lasts:
+            with contextlib.suppress(TypeError):  # it takes no weak references: it is looked for again
+                self.holders[id(obj)] = weakref.ref(obj)
 
     def become(self, other: Replaced) -> None:
         """Be what `other` is."""
@@ -75,12 +92,22 @@ class Replaced:
         self.met.clear()
         self.unplaced = 0
 
-    def forget_the_gone(self) -> None:
-        """Keep, before another state is taken, only what is certain to be of the objects that are there."""
-        alive = {number for number, ref in self.holders.items() if ref() is not None}
-        self.objects = {number: member for number, member in self.objects.items() if number in alive}
-        self.attributes = {place: member for place, member in self.attributes.items() if place[0] in alive}
-        self.holders = {number: ref for number, ref in self.holders.items() if number in alive}
+    def forget_the_gone(self, state: Mapping[str, Any]) -> None:
+        """Keep, before another state is taken, only what is certain to be of the same objects at the same places."""
+
+        def is_there(number: int, path: str) -> bool:
+            ref = self.holders.get(number)
+            obj = ref() if ref is not None else None
+            return obj is not None and at_path(state, path) is obj
+
+        self.objects = {number: member for number, member in self.objects.items() if is_there(number, member.path)}
+        self.attributes = {
+            place: member
+            for place, member in self.attributes.items()
+            if is_there(place[0], member.path.rpartition(".")[0])
+        }
+        held = {*self.objects, *(number for number, _ in self.attributes)}
+        self.holders = {number: ref for number, ref in self.holders.items() if number in held}
 
     def members(self) -> Iterator[MissingMember]:
         """Give what the last pass left out; the rest is no part of the state any more, and is forgotten."""
@@ -88,6 +115,18 @@ class Replaced:
         self.attributes = {place: member for place, member in self.attributes.items() if place in self.met}
         yield from self.objects.values()
         yield from self.attributes.values()
+
+
+def at_path(state: Mapping[str, Any], path: str) -> Any:
+    """Return what is at a path of attributes; None where it leads nowhere, or through anything else."""
+    first, *rest = path.removeprefix("self.").split(".")
+    found = state.get(first)
+    for name in rest:
+        try:
+            found = object.__getattribute__(found, name)
+        except (AttributeError, TypeError):
+            return None
+    return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,7 +218,8 @@ class StatePickler(ByValuePickler):
                 return self._left_out(obj, SECRET)
             return super().reducer_override(obj)
         reduced = super().reducer_override(obj)
-        return self._without_secrets(obj, self._reduced(obj) if reduced is NotImplemented else reduced, names)
+        left = self._without_secrets(obj, self._reduced(obj) if reduced is NotImplemented else reduced, names)
+        return self._left_out(obj, HOLDS_A_SECRET) if left is None else left
 
     def _surveyed(self, obj: Any, survey: Survey) -> Any:
         survey.objects[id(obj)] = obj
@@ -192,8 +232,7 @@ class StatePickler(ByValuePickler):
                 reduced = self._reduced(obj)
             if isinstance(reduced, str):
                 require_name(obj, reduced)
-                return reduced
-            if reduced is NotImplemented:
+            if not isinstance(reduced, tuple):
                 return reduced
             found = Reduction.of(reduced)
         except Exception as error:
@@ -203,8 +242,12 @@ class StatePickler(ByValuePickler):
         names = secret_attributes(obj)
         if not names:
             return found.given()
+        left = self._without_secrets(obj, found.given(), names)
+        if left is None:
+            survey.refused[id(obj)] = HOLDS_A_SECRET
+            return self._left_out(obj, HOLDS_A_SECRET)
         survey.secrets[id(obj)] = names
-        return self._without_secrets(obj, found.given(), names)
+        return left
 
     def _reduced(self, obj: Any) -> Any:
         """Return what the pickler itself would ask for where `reducer_override` has no answer."""
@@ -222,26 +265,55 @@ class StatePickler(ByValuePickler):
         return Missing, (described("?", obj, reason),)
 
     def _without_secrets(self, obj: Any, reduced: Any, names: list[str]) -> Any:
-        if not isinstance(reduced, tuple) or len(reduced) < 3:  # noqa: PLR2004 - it has no state
-            return reduced
-        state = reduced[2]
-        if isinstance(state, tuple) and len(state) == 2:  # noqa: PLR2004 - attributes and slots
-            left: Any = tuple(self._without(obj, part, names) if isinstance(part, dict) else part for part in state)
-        else:
-            left = self._without(obj, state, names) if isinstance(state, dict) else state
-        return (*reduced[:2], left, *reduced[3:])
+        """Return a reduction without these attributes; None where it has a way of its own to hold or to load them."""
+        if not isinstance(reduced, tuple) or len(reduced) not in {3, 4, 5} or not puts_state(type(obj)):
+            return None
+        left, state = set(names), self._state_without(obj, reduced[2], set(names))
+        return None if left - state[1] else (*reduced[:2], state[0], *reduced[3:])
 
-    def _without(self, obj: Any, state: dict[Any, Any], names: list[str]) -> dict[Any, Any]:
-        secret = [name for name in names if name in state]
-        return {**state, **{name: Missing(self._member_for(obj, name, state[name])) for name in secret}}
+    def _state_without(self, obj: Any, state: Any, names: set[str]) -> tuple[Any, set[str]]:
+        """Return a state with a `Missing` in place of these attributes, and which of them it had."""
+        found: set[str] = set()
+
+        def of(part: dict[Any, Any]) -> dict[Any, Any]:
+            held = {name: of(inner) for name, inner in part.items() if name in NESTED and type(inner) is dict}
+            here = [name for name in names if name in part]
+            found.update(here)
+            return {**part, **held, **{name: Missing(self._member_for(obj, name, part[name])) for name in here}}
+
+        if type(state) is dict:
+            return of(state), found
+        if type(state) is tuple and len(state) == 2:  # noqa: PLR2004 - attributes and slots
+            return tuple(of(part) if type(part) is dict else part for part in state), found
+        fields = getattr(type(obj), "__dataclass_fields__", None)
+        if type(state) is list and fields is not None:  # one with slots
+            return list(of(dict(zip(fields, state, strict=False))).values()), found
+        return state, found
 
     def _member_for(self, obj: Any, name: str, value: Any) -> MissingMember:
-        member = self._replaced.attributes.get((id(obj), name))
+        """Return what stands for a secret: at the place it had, with what it is now."""
+        place = id(obj), name
+        member = self._replaced.attributes.get(place)
         if member is None:
             self._replaced.unplaced += 1
             return described("?", value, SECRET)
-        self._replaced.met.add((id(obj), name))
-        return member
+        self._replaced.met.add(place)
+        now = self._replaced.attributes[place] = secret(member.path, value, own_methods=member.own_methods)
+        return now
+
+
+def secret(path: str, value: Any, *, own_methods: bool = False) -> MissingMember:
+    """Describe a secret; the environment variable that holds the same is named."""
+    held = value.get_secret_value() if hasattr(type(value), "get_secret_value") else value
+    text = held.decode("utf-8", "replace") if isinstance(held, bytes) else str(held)
+    variable = next((name for name, given in os.environ.items() if given == text), "")
+    return described(path, value, SECRET, variable=variable, own_methods=own_methods)
+
+
+def puts_state(cls: type) -> bool:
+    """Whether loading only puts the attributes of an object into place."""
+    setstate = getattr(cls, "__setstate__", None)
+    return setstate is None or getattr(setstate, "__module__", "") in PUTTING_SETSTATES
 
 
 def described(path: str, value: Any, reason: str, *, variable: str = "", own_methods: bool = False) -> MissingMember:
@@ -273,13 +345,33 @@ def is_secret_value(obj: Any) -> bool:
 
 def secret_attributes(obj: Any) -> list[str]:
     """Return the names of an object's attributes that are secrets: named so, and a text."""
-    attributes = getattr(obj, "__dict__", None)
-    if type(attributes) is not dict or isinstance(obj, type | FunctionType | BuiltinFunctionType):
+    if isinstance(obj, type | FunctionType | BuiltinFunctionType):
         return []
-    return secrets_in(attributes)
+    return [name for part in attributes_of(obj) for name in secrets_in(part)]
 
 
-def secrets_in(attributes: Mapping[str, Any]) -> list[str]:
+def attributes_of(obj: Any) -> Iterator[Mapping[str, Any]]:
+    """Give an object's attributes: of its ``__dict__``, its slots, a named tuple's fields, a model's private ones."""
+    for name in NESTED:
+        with contextlib.suppress(AttributeError):
+            held = object.__getattribute__(obj, name)
+            if type(held) is dict:
+                yield held
+    if isinstance(obj, tuple) and isinstance(fields := getattr(type(obj), "_fields", None), tuple):
+        yield dict(zip(fields, obj, strict=False))
+    for name in _slots(type(obj)):  # type: ignore[arg-type]  # a class can be hashed
+        with contextlib.suppress(AttributeError):  # never set
+            yield {name: object.__getattribute__(obj, name)}
+
+
+@functools.lru_cache(maxsize=512)
+def _slots(cls: Any) -> tuple[str, ...]:
+    """Return the names of a class's slots that might be secrets'."""
+    members = (item for base in cls.__mro__ if "__slots__" in vars(base) for item in vars(base).items())
+    return tuple(name for name, member in members if isinstance(member, MemberDescriptorType) and name not in NESTED)
+
+
+def secrets_in(attributes: Mapping[Any, Any]) -> list[str]:
     """Return the names in `attributes` that are secrets: named so, and with a text."""
     redactor = active()
     if redactor.rules is None:
@@ -287,5 +379,9 @@ def secrets_in(attributes: Mapping[str, Any]) -> list[str]:
     return [
         name
         for name, value in attributes.items()
-        if isinstance(value, str | bytes) and value and redactor.matters(name) and redactor.is_secret_key(name)
+        if isinstance(value, str | bytes)
+        and value
+        and type(name) is str
+        and redactor.matters(name)
+        and redactor.is_secret_key(name)
     ]

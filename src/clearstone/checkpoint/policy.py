@@ -255,8 +255,9 @@ def _found(folder: Path, pattern: str) -> list[tuple[int, int, Path]]:
     for path in folder.glob(pattern):
         try:
             summary = container.read_header(path).summary
-            found.append((int(summary["created_ns"]), int(summary["occurrences"]), path))
-        except (CheckpointError, KeyError, TypeError, ValueError):
+            if type(summary["created_ns"]) is int and type(summary["occurrences"]) is int:
+                found.append((summary["created_ns"], summary["occurrences"], path))
+        except (CheckpointError, KeyError):
             continue  # another process removed it, or it is torn or foreign
     return sorted(found, reverse=True)
 

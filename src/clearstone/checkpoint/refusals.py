@@ -21,19 +21,18 @@ from __future__ import annotations
 
 import copyreg
 import functools
-import os
 from collections import deque
 from dataclasses import dataclass, field
 from types import CellType
 from typing import TYPE_CHECKING, Any
 
+from clearstone.checkpoint.frames import shown
 from clearstone.checkpoint.origin import is_installed
-from clearstone.checkpoint.pickling import SECRET, Replaced, described
+from clearstone.checkpoint.pickling import NESTED, SECRET, Replaced, attributes_of, described, puts_state, secret
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
-    from clearstone.checkpoint.missing import MissingMember
     from clearstone.checkpoint.pickling import Reduction, Survey
 
 ATOMS = (str, bytes, int, float, bool, complex, type(None), type)
@@ -43,9 +42,6 @@ PUTTING_MODULES = frozenset({"cloudpickle.cloudpickle", "clearstone.codec.payloa
 """Whose makers and setters put what they are given into place, and do nothing with it."""
 
 PUTTING_MAKERS = (CellType, functools.partial)
-PUTTING_SETSTATES = frozenset({"dataclasses", "pydantic.main", "pydantic.root_model"})
-"""Modules of ``__setstate__`` methods that put attributes into place."""
-
 TRANSPARENT_MODULES = frozenset({"builtins", "types", "collections", "clearstone.decorators", "wrapt.wrappers"})
 """Of installed classes that hold what is the user's: a deque of messages with a lock in one of them is no library's."""
 
@@ -134,14 +130,15 @@ def _items(container: Any) -> Iterator[Edge]:
 
 
 def _pair(key: Any, value: Any) -> Iterator[Edge]:
-    label = f"[{key!r}]" if isinstance(key, str | int | bytes | bool | type(None)) else f"[<{type(key).__name__}>]"
+    label = f"[{shown('', key)}]" if type(key) in {str, int, bytes, bool, type(None)} else f"[<{type(key).__name__}>]"
     yield Edge(value, label, is_put=True)
     yield Edge(key, f"<key {label[1:-1]}>", is_put=True)
 
 
 def _label_of_argument(obj: Any, place: int) -> str:
     """The class is the first."""
-    names = ("args",) if isinstance(obj, BaseException) else getattr(type(obj), "_fields", ())
+    fields = getattr(type(obj), "_fields", ()) if isinstance(obj, tuple) else ()
+    names = ("args",) if isinstance(obj, BaseException) else fields if isinstance(fields, tuple) else ()
     return f".{names[place - 1]}" if 0 < place <= len(names) else ""
 
 
@@ -159,7 +156,7 @@ def _state(obj: Any, reduction: Reduction) -> Iterator[Edge]:
     for part in parts:
         if isinstance(part, dict):
             for name, value in part.items():
-                if isinstance(value, dict) and name in {"__dict__", "__pydantic_private__", "__pydantic_extra__"}:
+                if isinstance(value, dict) and name in NESTED:
                     for inner, held in value.items():
                         yield Edge(held, f".{inner}", puts)
                 else:
@@ -173,14 +170,13 @@ def _only_puts_arguments(reduction: Reduction) -> bool:
     if getattr(maker, "__module__", "") in PUTTING_MODULES or maker in PUTTING_MAKERS:
         return True
     made = reduction.arguments[0] if reduction.arguments else None
-    return maker is copyreg.__newobj__ and hasattr(made, "_fields")  # type: ignore[attr-defined]  # a named tuple
+    return maker is copyreg.__newobj__ and isinstance(made, type) and issubclass(made, tuple)  # type: ignore[attr-defined]  # a named tuple
 
 
 def _only_puts_state(obj: Any, reduction: Reduction) -> bool:
     if reduction.setter is not None:
         return getattr(reduction.setter, "__module__", "") in PUTTING_MODULES
-    setstate = getattr(type(obj), "__setstate__", None)
-    return setstate is None or getattr(setstate, "__module__", "") in PUTTING_SETSTATES or type(obj) in PUTTING_MAKERS
+    return puts_state(type(obj)) or type(obj) in PUTTING_MAKERS
 
 
 def find(
@@ -216,11 +212,12 @@ def find(
                 found.leave_out(obj, secret(path, obj, own_methods=own_methods))
             else:
                 because = reason or _because(graph, number, survey)
-                found.leave_out(obj, described(path, obj, because, own_methods=own_methods))
+                member = described(path, obj, because, own_methods=own_methods)
+                found.leave_out(obj, member, lasts=number in survey.refused or is_installed(type(obj)))
         elif number in survey.secrets:
             for name in survey.secrets[number]:
-                member = secret(f"{path}.{name}", vars(obj)[name], own_methods=own_methods)
-                found.leave_out(obj, member, name)
+                value = next(part[name] for part in attributes_of(obj) if name in part)
+                found.leave_out(obj, secret(f"{path}.{name}", value, own_methods=own_methods), name)
     return found
 
 
@@ -237,14 +234,6 @@ def _lasting(graph: _Graph, number: int, survey: Survey, before: Survey) -> set[
                 seen.add(parent)
                 left.append(parent)
     return found
-
-
-def secret(path: str, value: Any, *, own_methods: bool = False) -> MissingMember:
-    """Describe a secret; the environment variable that holds the same is named."""
-    held = value.get_secret_value() if hasattr(value, "get_secret_value") else value
-    text = held.decode("utf-8", "replace") if isinstance(held, bytes) else str(held)
-    variable = next((name for name, given in os.environ.items() if given == text), "")
-    return described(path, value, SECRET, variable=variable, own_methods=own_methods)
 
 
 def _with_users(graph: _Graph, refused: set[int]) -> set[int]:

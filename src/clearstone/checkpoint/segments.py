@@ -23,6 +23,7 @@ whole first).
 
 from __future__ import annotations
 
+import copyreg
 import io
 import pickle
 import sys
@@ -141,6 +142,14 @@ class _Container:
         return all(map(is_, chain.from_iterable(now), chain.from_iterable(before)))  # keys and values
 
 
+class _Forwards(Exception):  # noqa: N818 - begins the snapshot again, and never leaves it
+    """A container refers to a later one."""
+
+    def __init__(self, container: int) -> None:
+        super().__init__(container)
+        self.container = container
+
+
 class Segmenter:
     """Takes snapshots of one agent's state, each with what it can of the one before.
 
@@ -162,6 +171,7 @@ class Segmenter:
         self._seeder = pickle.Pickler(io.BytesIO(), payload.PROTOCOL)  # holds the seeds as the memo to begin with
         self._seeds: dict[int, tuple[int, Any]] = {}  # empty between snapshots
         self._seeded: tuple[int, ...] = ()
+        self._whole: set[int] = set()  # the ids of containers that are not cut: one before them refers to them
         self._containers: list[_Container] = []
         self._rest = _Part([])
         self._owners: dict[int, tuple[_Part, int, Any]] = {}
@@ -182,7 +192,11 @@ class Segmenter:
             Exception: what a value's own reduction raises. The next snapshot is made from scratch.
         """
         try:
-            return self._taken(agent, dict(state))
+            while True:
+                try:
+                    return self._taken(agent, dict(state))
+                except _Forwards as found:
+                    self._whole.add(found.container)
         except BaseException:
             self._seeded, self._containers, self._rest = (), [], _Part([])
             self._owners.clear()
@@ -194,7 +208,8 @@ class Segmenter:
             self._left_out.clear()
 
     def _taken(self, agent: Any, state: dict[str, Any]) -> Snapshot:
-        self._seed(agent, list(_containers(state, agent, self._replaced)) if self.cuts else [])
+        found = _containers(state, agent, self._replaced) if self.cuts else ()
+        self._seed(agent, [each for each in found if id(each) not in self._whole])
         for number, container in enumerate(self._containers):
             self._update(number, container)
         rest = self._rest
@@ -291,8 +306,21 @@ class Segmenter:
             data, buffers = self._pickled(value, part)
             met = self._met(part, value)
         if known is None or known.data != data or known.buffers != buffers:
+            self._refuse_forwards(data, part.place[0])
             part.segment = Segment(data, buffers)
         self._own(part, met)
+
+    def _refuse_forwards(self, data: bytes, number: int) -> None:
+        """A container is whole when the next is loaded: what is made of one that comes later would find it empty.
+
+        Raises:
+            _Forwards: a container before another refers to it. (Other bytes may read so: then one is cut less.)
+        """
+        for later in range(number + 1, len(self._containers)):
+            seed = later + 1  # the agent is the first
+            fetched = b"h%c" % seed if seed < 256 else b"j" + seed.to_bytes(4, "little")  # noqa: PLR2004 - BINGET's
+            if fetched in data:
+                raise _Forwards(id(self._containers[later].held))
 
     def _write_rest(self, rest: _Part, state: dict[str, Any]) -> None:
         """Bring the rest up to date. It comes last, so nobody refers to what is in it."""
@@ -378,6 +406,7 @@ def _is_plain(obj: Any) -> bool:
     cls = type(obj)
     return (
         isinstance(getattr(obj, "__dict__", None), dict)
+        and cls not in copyreg.dispatch_table
         and not isinstance(obj, type | FunctionType | ModuleType)
         and all(getattr(cls, name, None) is getattr(object, name, None) for name in REDUCERS)
     )

@@ -66,8 +66,13 @@ def unpack(sections: Mapping[str, bytes], name: str) -> Snapshot:
     segments = _segments(table["segments"], sections["segments"], sections["buffers"])
     row = table[name]
 
+    used: set[int] = set()  # a segment that stands twice would be followed twice
+
     def placed(given: Any) -> Placed:
         number, shared = given if isinstance(given, list) else (given, [])
+        if number in used:
+            raise ValueError(f"segment {number} stands twice")
+        used.add(number)
         return Placed(
             segments[_index(number, len(segments))],
             tuple(((_number(at), _number(index)), _number(held)) for at, index, held in shared),
@@ -84,11 +89,12 @@ def unpack(sections: Mapping[str, bytes], name: str) -> Snapshot:
 
 
 def _segments(rows: Any, data: bytes, buffers: bytes) -> list[Segment]:
-    found, at = [], 0
+    found, at, free = [], 0, len(buffers)
     for length, *places in rows:
         end = at + _number(length)
         held = [(_number(begin), _number(size)) for begin, size in (places[0] if places else ())]
-        if end > len(data) or any(begin + size > len(buffers) for begin, size in held):
+        free -= sum(size for _, size in held)  # each byte is one buffer's
+        if end > len(data) or free < 0 or any(begin + size > len(buffers) for begin, size in held):
             raise ValueError("a segment ends after its section")
         found.append(Segment(data[at:end], tuple(buffers[begin : begin + size] for begin, size in held)))
         at = end

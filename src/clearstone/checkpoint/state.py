@@ -25,8 +25,8 @@ from clearstone.checkpoint import restoring
 from clearstone.checkpoint.joining import joined
 from clearstone.checkpoint.missing import Missing, MissingMember
 from clearstone.checkpoint.options import options_of
-from clearstone.checkpoint.pickling import Replaced, StatePickler, Survey, described, secrets_in
-from clearstone.checkpoint.refusals import find, secret
+from clearstone.checkpoint.pickling import Replaced, StatePickler, Survey, described, secret, secrets_in
+from clearstone.checkpoint.refusals import find
 from clearstone.checkpoint.segments import Placed, Segment, Snapshot
 from clearstone.checkpoint.takers import taker_of
 from clearstone.codec import payload
@@ -103,13 +103,17 @@ class _Taking:
 
     def _left_out(self, state: dict[str, Any]) -> Iterator[tuple[str, MissingMember]]:
         """Give what is left out by its name: what the class says, and secrets."""
-        chosen = options_of(type(self._agent)).reasons()
+        options = options_of(type(self._agent))
+        left = {}
         for name, value in state.items():
-            if name in chosen:
-                member = described(f"self.{name}", value, chosen[name], own_methods=self._own_methods)
-                self._missing.append(member)
-                yield name, member
-        for name in secrets_in({name: value for name, value in state.items() if name not in chosen}):
+            reason = options.reason(str(name))
+            if not reason:
+                left[name] = value
+                continue
+            member = described(f"self.{name}", value, reason, own_methods=self._own_methods)
+            self._missing.append(member)
+            yield name, member
+        for name in secrets_in(left):
             member = secret(f"self.{name}", state[name], own_methods=self._own_methods)
             self._missing.append(member)
             yield name, member
@@ -120,7 +124,7 @@ class _Taking:
 
     def taken(self) -> AgentState:
         replaced = self._taker.replaced
-        replaced.forget_the_gone()
+        replaced.forget_the_gone(self._state)
         for _ in range(MOST_PASSES):
             try:
                 snapshot = self._snapshot()
@@ -144,14 +148,16 @@ class _Taking:
     def _surveyed(self) -> Replaced | None:
         """Return what to leave out, each with its path; None where that cannot be found out."""
         survey, before = Survey(), self._survey
-        pickler = StatePickler(io.BytesIO(), self._agent, Replaced(), survey, with_code=self._taker.with_code)
         try:
-            pickler.dump(self._state)
+            self._survey_of(self._state, survey)
+            self._survey = survey
+            return find(self._state, survey, before, own_methods=self._own_methods)
         except Exception as error:
             self._notice_change(error)
             return Replaced() if self._is_changing(error) else None
-        self._survey = survey
-        return find(self._state, survey, before, own_methods=self._own_methods)
+
+    def _survey_of(self, state: dict[str, Any], survey: Survey) -> None:
+        StatePickler(io.BytesIO(), self._agent, Replaced(), survey, with_code=self._taker.with_code).dump(state)
 
     def _as_state(self, snapshot: Snapshot) -> AgentState:
         missing = (*self._missing, *self._taker.replaced.members())
@@ -165,22 +171,29 @@ class _Taking:
         return isinstance(error, RuntimeError) and str(error).endswith(CHANGED)
 
     def _without_whole_attributes(self) -> AgentState:
-        """Leave out every attribute that does not pickle: what refuses in it is nowhere to be found."""
+        """Leave out every attribute that cannot be gone through; of the others only what refuses, as always."""
         for name, value in self._state.items():
-            reason = self._why_unpicklable(value)
+            reason = self._why_lost({name: value})
             if reason is not None:
                 member = described(f"self.{name}", value, reason, own_methods=self._own_methods)
                 self._missing.append(member)
                 self._state[name] = Missing(member)
-        self._taker.replaced.become(Replaced())
+        self._survey = None
+        self._taker.replaced.become(self._surveyed() or Replaced())
         return self._as_state(self._snapshot())
 
-    def _why_unpicklable(self, value: Any) -> str | None:
+    def _why_lost(self, state: dict[str, Any]) -> str | None:
+        """Say why one attribute cannot be gone through; None where it can."""
+        survey = Survey()
         try:
-            StatePickler(io.BytesIO(), self._agent, Replaced(), with_code=self._taker.with_code).dump(value)
+            self._survey_of(state, survey)
+            found = find(state, survey)
+            if found is not None:
+                StatePickler(io.BytesIO(), self._agent, found, with_code=self._taker.with_code).dump(state)
+                return None
         except Exception as error:
             return f"{type(error).__name__}: {payload.safe_str(error)}"
-        return None
+        return next(iter(survey.refused.values()), "what refuses in it cannot be found")
 
 
 def restore(agent_class: type, state: AgentState) -> Any:

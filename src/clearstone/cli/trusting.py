@@ -7,14 +7,15 @@ from typing import TYPE_CHECKING
 import click
 
 from clearstone.cli.place import place_options
-from clearstone.span import Payload
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from clearstone.checkpoint.model import Checkpoint
+    from clearstone.span import Payload
 
-MOST_LISTED = 60
+OUR_OWN = ("clearstone.", "cloudpickle.")
+"""Modules that put values together, in every checkpoint: told last."""
 
 
 @click.command()
@@ -27,16 +28,17 @@ def trust(checkpoint: str, yes: bool) -> None:
     Lists what loading it would import, without doing so, and asks. The answer is kept beside this machine's key, for
     this content: the file stays as it is.
     """
-    from clearstone.checkpoint import container, manager
+    from clearstone.checkpoint import container, manager, serial
     from clearstone.checkpoint import trust as trusting
 
     path = manager.find(checkpoint, manager.default_folders())
-    header, found = container.read_header(path), manager.load(path)
+    header, sections = container.read(path, serial.SECTIONS)  # once: what is told of is what is trusted
     if not trusting.why_not(header):
         click.echo(f"{path} is trusted already.", err=True)
         return
+    found = serial.unpack(header.content, sections)
     for line in _told(found):
-        click.echo(line, err=True)
+        click.echo(_printable(line), err=True)
     if not yes:
         click.confirm(f"Replaying {path} runs code of whoever made it. Trust it?", abort=True)
     click.echo(f"{path} is trusted: noted in {trusting.trust(header)}.")
@@ -46,29 +48,37 @@ def _told(checkpoint: Checkpoint) -> Iterator[str]:
     environment = checkpoint.environment
     yield f"{checkpoint.checkpoint_id} of {checkpoint.agent_name}, made on {environment.platform}"
     yield f"by {' '.join(environment.argv)} in {environment.cwd} (so it says itself)."
-    found = list(dict.fromkeys(name for each in _payloads(checkpoint) for name in _names(each)))
+    found = list(dict.fromkeys(_names(checkpoint)))
     yield f"Loading it imports {len(found)} name(s):" if found else "Loading it imports nothing."
-    yield from (f"  {name}" for name in found[:MOST_LISTED])
-    if len(found) > MOST_LISTED:
-        yield f"  and {len(found) - MOST_LISTED} more"
+    yield from (f"  {name}" for name in sorted(found, key=lambda name: (name.startswith(OUR_OWN), name)))
     if any(name.startswith("cloudpickle") for name in found):
         yield "It holds code of its own: functions that are stored in it, not imported."
+    if environment.main_file:
+        yield f"A replay also runs the script {environment.main_file} that is here, if it is."
 
 
-def _names(given: Payload) -> list[str]:
+def _printable(line: str) -> str:
+    """A file may not write to the terminal."""
+    return line if line.isprintable() else "".join(each if each.isprintable() else repr(each)[1:-1] for each in line)
+
+
+def _names(checkpoint: Checkpoint) -> Iterator[str]:
+    from clearstone.checkpoint.joining import names_in
     from clearstone.codec import inert
     from clearstone.errors import CheckpointDamagedError
 
-    if given.codec == "stand-in":
-        return []
     try:
-        return inert.names(given.data)
+        for given in _payloads(checkpoint):
+            if given.codec != "stand-in":
+                yield from inert.names(given.data)
+        for state in filter(None, (checkpoint.state, checkpoint.state_at_end)):
+            yield from names_in(state.snapshot)
     except CheckpointDamagedError as error:
-        return [f"? ({error})"]
+        yield f"? ({error})"
 
 
 def _payloads(checkpoint: Checkpoint) -> Iterator[Payload]:
-    """Give what a replay may load of a checkpoint, the agent first."""
+    """Give what a replay may load of a checkpoint besides its states."""
     call, failure = checkpoint.call, checkpoint.failure
     held = (
         checkpoint.agent_class,
@@ -76,7 +86,3 @@ def _payloads(checkpoint: Checkpoint) -> Iterator[Payload]:
         failure.value if failure is not None else None,
     )
     yield from (each for each in held if each is not None)
-    for state in filter(None, (checkpoint.state, checkpoint.state_at_end)):
-        yield from (Payload("pickle", each.data, each.buffers) for each in state.snapshot.segments())
-    for span in checkpoint.trace:
-        yield from span.payloads()

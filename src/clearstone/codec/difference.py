@@ -20,7 +20,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Literal
 
 from clearstone.codec import known, show
-from clearstone.codec.nodes import LEAVES, Key, Node, Object
+from clearstone.codec.nodes import LEAVES, Key, Name, Node, Object, children
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -142,8 +142,10 @@ class _Comparison:
         token = self._tokens.get(id(node))
         if token is not None:
             return token
-        if id(node) in self._open or depth > DEEPEST:
-            return b"again" if id(node) in self._open else b"deep"
+        if id(node) in self._open:
+            return b"again"
+        if depth > DEEPEST:
+            return _flat(node)
         self._open.add(id(node))
         try:
             token = self._digest(node, depth)
@@ -155,13 +157,37 @@ class _Comparison:
 
     def _digest(self, node: Node, depth: int) -> bytes:
         parts = _parts(node)
-        if parts is None:
-            return _sized(b"?" + show.render(node, width=1000).encode("utf-8", "surrogatepass"))
+        if parts is None:  # it reads as one word, which need not say all of it
+            return _flat(node)
         found = [parts.kind.encode("utf-8", "surrogatepass"), b"("]
         found += [self._token(item, depth + 1) for item in parts.items]
-        named = [_sized(repr(name).encode()) + self._token(value, depth + 1) for name, value in parts.named.items()]
+        named = [_sized(_bytes_of(name)) + self._token(value, depth + 1) for name, value in parts.named.items()]
         found += named if parts.in_order else sorted(named)
         return hashlib.blake2b(b",".join(found), digest_size=16).digest()
+
+
+def _flat(root: Node) -> bytes:
+    """Return a digest of everything below a node, however deep, in the order it is met; each node once."""
+    whole, left = hashlib.blake2b(digest_size=16), [root]
+    numbers: dict[int, int] = {}
+    while left:
+        node = left.pop()
+        if type(node) in LEAVES:
+            whole.update(_leaf(node))
+            continue
+        if id(node) in numbers:
+            whole.update(b"again %d" % numbers[id(node)])
+            continue
+        numbers[id(node)] = len(numbers)
+        held = list(_ordered(node) if isinstance(node, set | frozenset) else children(node))
+        name = node.key if isinstance(node, Name) else node.origin if isinstance(node, Object) else ""
+        whole.update(f"{type(node).__name__} {name} {len(held)}(".encode("utf-8", "surrogatepass"))
+        left.extend(reversed(held))
+    return whole.digest()
+
+
+def _bytes_of(name: Any) -> bytes:
+    return name[1] if type(name) is tuple else str(name).encode("utf-8", "surrogatepass")
 
 
 def _leaf(node: Any) -> bytes:
@@ -206,25 +232,38 @@ def _parts(node: Node) -> _Parts | None:
     if isinstance(node, dict):
         return _Parts(kind, (), dict(_by_content(node.items())), _key, in_order=True)
     if isinstance(node, set | frozenset):
-        return _Parts(kind, (), {show.render(each, width=1000): each for each in _ordered(node)}, "{{{}}}".format)
+        return _Parts(kind, (), {("member", _flat(each), _read(each)): each for each in _ordered(node)}, _member)
     view = known.view(node) if isinstance(node, Object) else None
     if view is None or view.whole:
         return None
     named = {name: value for part in view.named for name, value in _by_content(part.items())}
     items = [each for part in view.positional for each in part]
-    return _Parts(f"{view.type_name} {view.title}", items, named, ".{}".format)
+    return _Parts(f"{view.type_name} {view.title}", items, named, _attribute)
 
 
 def _key(name: Any) -> str:
-    """A key that is no text is a pair of a mark and how it reads (see `_by_content`)."""
-    return f"[{name[1] if type(name) is tuple else show.render(name, width=60)}]"
+    """A key that is no text is a mark, its digest and how it reads (see `_by_content`)."""
+    return f"[{name[2] if type(name) is tuple else show.render(name, width=60)}]"
+
+
+def _attribute(name: Any) -> str:
+    text = str(name[2] if type(name) is tuple else name)
+    return f".{text}" if text.isprintable() else f".{text!r}"
+
+
+def _member(name: Any) -> str:
+    return f"{{{name[2]}}}"
+
+
+def _read(node: Node) -> str:
+    return show.render(node, width=60)
 
 
 def _by_content(pairs: Iterable[tuple[Node, Node]]) -> Iterator[tuple[Any, Node]]:
     """Give pairs under keys that two trees have in common: a node equals itself alone, and 1 equals True."""
     for key, value in pairs:
         plain = key.value if isinstance(key, Key) else key
-        yield (plain if type(plain) is str else ("key", show.render(plain, width=1000))), value
+        yield (plain if type(plain) is str else ("key", _flat(plain), _read(plain))), value
 
 
 def _ordered(members: Iterable[Node]) -> list[Node]:

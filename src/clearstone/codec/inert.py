@@ -36,6 +36,7 @@ __all__ = [
     "Object",
     "Unreadable",
     "children",
+    "followed",
     "names",
     "read",
     "read_after",
@@ -76,6 +77,21 @@ def read_after(
     return machine.run(HANDLERS), machine.memo
 
 
+def followed(
+    data: bytes, seeds: Sequence[Node], *, buffers: Sequence[bytes] = (), limits: Limits = DEFAULT
+) -> tuple[Node, dict[int, Node], list[str]]:
+    """Return what `read_after` does, and the names that `names` does.
+
+    Raises:
+        CheckpointDamagedError: `data` cannot be followed to its end.
+    """
+    machine = Machine(data, buffers, limits)
+    machine.memo.update(enumerate(seeds))
+    node = machine.run(HANDLERS)
+    _require_end(machine)
+    return node, machine.memo, list(machine.names)
+
+
 def names(data: bytes, *, limits: Limits = DEFAULT) -> list[str]:
     """Return every global that loading `data` would import, as ``module:qualname``, in order, without duplicates.
 
@@ -90,9 +106,13 @@ def names(data: bytes, *, limits: Limits = DEFAULT) -> list[str]:
     """
     machine = Machine(data, (), limits)
     machine.run(HANDLERS)
+    _require_end(machine)
+    return list(machine.names)
+
+
+def _require_end(machine: Machine) -> None:
     if machine.halted:
         raise CheckpointDamagedError(
             f"the names in a pickle cannot be listed: {machine.halted} (at byte {machine.at} of {len(machine.data)}). "
             f"See what can be read of it with 'clearstone inspect'."
         )
-    return list(machine.names)
