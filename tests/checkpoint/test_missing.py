@@ -266,7 +266,7 @@ plans = st.recursive(
 )
 
 
-@settings(deadline=None, max_examples=200)
+@settings(deadline=None, max_examples=100)
 @given(plans)
 def test_every_refusing_member_of_any_state_is_named_by_the_path_it_is_at(plan: Any) -> None:
     missing, again = taken(plan=built(plan))

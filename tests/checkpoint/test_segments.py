@@ -221,7 +221,7 @@ def wrong(seed: int, steps: int) -> list[int]:
     return [step for step, (snapshot, expected) in enumerate(taken) if form(restored(snapshot)) != expected]
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=25)
 @given(st.integers(0, 1 << 40))
 def test_every_snapshot_is_the_state_whatever_happened_since_the_last(seed: int) -> None:
     assert wrong(seed, STEPS) == []
