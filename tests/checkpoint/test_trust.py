@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pickle
 import sqlite3
@@ -237,7 +238,7 @@ def test_a_trace_with_values_that_this_machine_did_not_record_is_not_signed(
         return manager.save_checkpoint(manager.create_checkpoint(Agent(), trace, trace.spans[0].span_id))
 
     assert manager.load_checkpoint(saved()).trace.spans
-    with sqlite3.connect(path) as database:
+    with contextlib.closing(sqlite3.connect(path)) as database, database:
         database.create_function("instead_of", 2, lambda column, data: column[:17] + data)
         data = pickle.dumps(f"{value} is there".swapcase(), 5)
         assert database.execute(put, {"data": data} if ":data" in put else {}).rowcount
