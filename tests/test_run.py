@@ -41,6 +41,7 @@ class FakeSpan:
     trace_id: str = "t"
     in_boundary: bool = False
     inherited: bool = False
+    name: str = "fake"
 
     @property
     def number(self) -> int:

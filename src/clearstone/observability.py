@@ -1,6 +1,7 @@
 """Recording: tracers, spans, and the decorators that make both unnecessary. Exports only."""
 
-from clearstone.decorators import checkpointable, traced
+from clearstone.boundaries import checkpointable
+from clearstone.decorators import traced
 from clearstone.record.default import configure
 from clearstone.record.live_span import LiveSpan
 from clearstone.record.provider import TracerProvider

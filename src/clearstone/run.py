@@ -146,6 +146,10 @@ Ticket = Callable[[], SpanAbove]
 class OpenSpan(SpanAbove, Protocol):
     """An open span of this process."""
 
+    @property
+    def name(self) -> str:
+        """What it is called."""
+
     def snapshot(self) -> Span:
         """The span as it is now."""
 

@@ -213,18 +213,22 @@ class Span:
     instance: str = ""
     interrupted: bool = False
 
+    @property
+    def values(self) -> tuple[Payload | None, Payload | None, Payload | None, Payload | None]:
+        """Its input, its output, its error and its effects."""
+        if self.outcome is None:
+            return self.input, None, None, None
+        failure = self.outcome.failure
+        return self.input, self.outcome.value, failure.value if failure is not None else None, self.outcome.effects
+
+    @property
+    def chunks(self) -> tuple[Chunk, ...]:
+        """The chunks of its stream."""
+        return self.outcome.chunks if self.outcome is not None else ()
+
     def payloads(self) -> Iterator[Payload]:
-        """Give every payload it holds: its input, and what its outcome is made of."""
-        outcome = self.outcome
-        failure = outcome.failure if outcome is not None else None
-        held = (
-            self.input,
-            outcome.value if outcome is not None else None,
-            failure.value if failure is not None else None,
-            outcome.effects if outcome is not None else None,
-            *(chunk.value for chunk in (outcome.chunks if outcome is not None else ())),
-        )
-        return (each for each in held if each is not None)
+        """Give every payload it holds: its values, and those of its chunks."""
+        return (each for each in (*self.values, *(chunk.value for chunk in self.chunks)) if each is not None)
 
     @property
     def is_open(self) -> bool:

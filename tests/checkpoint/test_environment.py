@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import sys
+import sysconfig
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +14,7 @@ import pytest
 from clearstone import checkpointable, configure
 from clearstone.checkpoint.environment import current, differences, without_secrets
 from clearstone.checkpoint.manager import CheckpointManager
+from clearstone.checkpoint.origin import is_installed_file
 from clearstone.codec.redact import MARKER
 
 if TYPE_CHECKING:
@@ -105,3 +108,9 @@ def test_of_many_versions_a_few_are_told() -> None:
     now = replace(current(), packages={f"p{n}": "2" for n in range(9)})
     (told,) = differences(replace(now, packages={f"p{n}": "1" for n in range(9)}), now)
     assert told.endswith(" and 4 more.")
+
+
+def test_a_folder_whose_name_begins_as_that_of_installed_packages_is_the_users() -> None:
+    packages = sysconfig.get_path("purelib")
+    assert is_installed_file(f"{packages}{os.sep}agent.py")
+    assert not is_installed_file(f"{packages}-mine{os.sep}agent.py")

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
 from typing import Any, NoReturn
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import clearstone
 from clearstone import checkpointable, home, traced
 from clearstone.checkpoint.frames import LONGEST, MOST_FRAMES, MOST_LOCALS, frames_of, shown
 from clearstone.checkpoint.manager import CheckpointManager
@@ -52,6 +55,13 @@ def test_a_checkpoint_has_the_frames_of_its_failure_and_comes_back_with_them() -
     assert split.variables["api_key"] == "'[redacted]'"
     assert split.variables["plan"] == "{'steps': ['look', 'split'], 'password': '[redacted]', 3: None}"
     assert split.variables["self"] == f"<{__name__}.Agent object>"
+
+
+def test_a_program_whose_folder_is_called_as_the_library_is_not_the_library() -> None:
+    file = f"{Path(clearstone.__file__).parent}_demo{os.sep}agent.py"
+    with pytest.raises(ZeroDivisionError) as told:
+        eval(compile("1 / 0", file, "eval"))  # noqa: S307 - a name of a file is all it takes
+    assert file in [frame.file for frame in frames_of(told.value)]
 
 
 VALUES: list[tuple[Any, str]] = [

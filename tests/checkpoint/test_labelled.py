@@ -5,17 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from tests.checkpoint.agents import look
 
 import clearstone
 from clearstone import checkpointable, home, run, traced
 from clearstone.checkpoint.manager import CheckpointManager
 from clearstone.debugging import ReplayEngine
 from clearstone.errors import ConfigurationError
-
-
-@traced(span_type="tool")
-def look(what: str) -> str:
-    return f"{what} is there"
 
 
 @checkpointable
@@ -57,6 +53,18 @@ def test_a_state_of_its_own_can_be_called_again() -> None:
     agent.go("a")
     checkpoint = CheckpointManager().load_checkpoint(agent.files[0])
     assert ReplayEngine(checkpoint).replay_from_checkpoint("go") == ["a is there"]
+
+
+def test_an_agent_that_holds_nothing_yet_is_an_agent() -> None:
+    @checkpointable
+    class Empty:
+        def __len__(self) -> int:
+            return 0
+
+        def go(self) -> Any:
+            return clearstone.snapshot()
+
+    assert CheckpointManager().load_checkpoint(Empty().go()).agent_class_name.endswith("Empty")
 
 
 def test_another_object_may_be_named() -> None:

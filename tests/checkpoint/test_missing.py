@@ -23,21 +23,17 @@ import pydantic
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.checkpoint.agents import Agent
 
 import clearstone
 from clearstone import checkpointable, home
 from clearstone.checkpoint import state
-from clearstone.checkpoint.missing import Missing, MissingMember, member_of
+from clearstone.checkpoint.missing import Missing, MissingMember
 from clearstone.debugging import Checkpoint, CheckpointManager
 from clearstone.errors import ConfigurationError, MissingMemberError, StateError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-
-class Agent:
-    def __init__(self, /, **attributes: Any) -> None:
-        self.__dict__.update(attributes)
 
 
 class Part:
@@ -425,7 +421,7 @@ def test_an_agent_is_told_what_is_missing_and_brings_it_back() -> None:
     again = state.restore(Restoring, state.take(Restoring()))
     assert again.told == ["self.lock", "self.parts[0]"]
     assert again.lock.acquire(blocking=False)
-    assert member_of(again.parts[0]).path == "self.parts[0]"
+    assert repr(again.parts[0]).endswith(" self.parts[0]>")
 
 
 def test_an_on_restore_that_raises_is_said(monkeypatch: pytest.MonkeyPatch) -> None:

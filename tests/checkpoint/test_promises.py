@@ -14,12 +14,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import pydantic
 import pytest
+from tests.checkpoint.agents import Agent
 
 from clearstone import checkpointable
 from clearstone.checkpoint import container, snapshots, state
 from clearstone.checkpoint.joining import names_in
 from clearstone.checkpoint.manager import CheckpointManager
-from clearstone.checkpoint.segments import SIZE, Placed, Segment, Snapshot
+from clearstone.checkpoint.segments import SIZE
+from clearstone.checkpoint.snapshots import Placed, Segment, Snapshot
 from clearstone.codec import inert
 from clearstone.codec.difference import differences
 from clearstone.codec.keys import machine_key
@@ -28,16 +30,6 @@ if TYPE_CHECKING:
     from clearstone.checkpoint.state import AgentState
 
 TEXT = "hunter2-of-the-user"
-
-
-class Agent:
-    def __init__(self, /, **attributes: Any) -> None:
-        self.__dict__.update(attributes)
-
-    if TYPE_CHECKING:
-
-        def __getattr__(self, name: str) -> Any: ...
-        def __setattr__(self, name: str, value: Any) -> None: ...
 
 
 def entered(agent: Any) -> AgentState:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
-from typing import TYPE_CHECKING, Any
+import os
+import signal
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import pytest
 
@@ -12,7 +15,10 @@ from clearstone import checkpointable, home, traced
 from clearstone.checkpoint import schedule
 from clearstone.checkpoint.manager import CheckpointManager
 from clearstone.debugging import Checkpoint, ReplayEngine
-from clearstone.errors import ConfigurationError
+from clearstone.errors import ConfigurationError, StoreError
+from clearstone.observability import TracerProvider
+from clearstone.record.default import default_provider
+from clearstone.store.sqlite import SQLiteTraceStore
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -127,11 +133,12 @@ def test_of_so_many_calls_one() -> None:
 
 
 def test_none_for_so_many_seconds_after_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    now = itertools.count(100.0, 1.0)
-    monkeypatch.setattr(schedule, "monotonic", lambda: next(now))
+    now = 100.0
+    monkeypatch.setattr(schedule, "monotonic", lambda: now)
     agent = made(on="exit", interval=2.5)
     for n in range(7):
         agent.go(str(n))
+        now += 1
     assert [each.diff()[0].after for each in saved()] == ["0 is there", "3 is there", "6 is there"]
 
 
@@ -157,7 +164,7 @@ def test_of_each_trace_the_newest_are_kept() -> None:
     run()
     run()
     found = saved()
-    assert len(found) == 4
+    assert [each.diff()[0].after for each in found] == ["3 is there", "4 is there"] * 2
     assert len({each.trace.trace_id for each in found}) == 2
 
 
@@ -167,8 +174,8 @@ def test_the_newest_runs_that_did_not_fail_are_kept() -> None:
         agent.go(str(n))
     with pytest.raises(ValueError, match="no"):
         agent.fail()
-    assert [each.call.input.data.count(b"is there") for each in saved() if each.call] == [0, 0, 0]
     assert moments() == ["exit", "exit", "failure"]
+    assert [each.diff()[0].after for each in saved()[:2]] == ["3 is there", "4 is there"]
 
 
 def test_a_boundary_inside_another_counts_where_it_was_said() -> None:
@@ -195,6 +202,76 @@ def test_one_method_or_function_may_have_a_schedule_of_its_own() -> None:
 
     assert (step(1), Agent().go(), Agent.make()) == (2, 1, 2)
     assert sorted(moments()) == ["entry", "exit", "exit", "exit"]
+
+
+def test_a_classmethod_follows_the_schedule_of_its_class() -> None:
+    @checkpointable(on="exit")
+    class Agent:
+        @classmethod
+        def make(cls) -> str:
+            return look("it")
+
+    assert Agent.make() == "it is there"
+    assert moments() == ["exit"]
+
+
+def test_a_call_of_a_signal_handler_that_came_while_another_was_counted_is_counted_too() -> None:
+    agent = made(on="exit")
+    with schedule._lock:
+        assert agent.go() == "a is there"
+    assert moments() == ["exit"]
+
+
+def test_a_child_that_was_forked_while_a_call_was_counted_counts_its_own() -> None:
+    agent = made(on="exit")
+    held, forked = threading.Event(), threading.Event()
+
+    def count() -> None:
+        with schedule._lock:
+            held.set()
+            forked.wait()
+
+    counting = threading.Thread(target=count)
+    counting.start()
+    held.wait()
+    child = os.fork()
+    if child == 0:
+        signal.alarm(30)  # ends a child that waits for a lock of the parent's
+        os._exit(0 if agent.go() == "a is there" else 1)
+    forked.set()
+    counting.join()
+    assert os.waitpid(child, 0)[1] == 0
+
+
+def test_of_calls_at_the_same_time_one_is_due_in_an_interval() -> None:
+    both = threading.Barrier(2)
+    agent = made(on="exit", interval=1000, when=lambda _: both.wait(10) >= 0)
+    with ThreadPoolExecutor(2) as pool:
+        assert list(pool.map(agent.go, ["a", "b"])) == ["a is there", "b is there"]
+    assert moments() == ["exit"]
+
+
+def test_a_trace_that_cannot_be_read_costs_the_checkpoint_and_not_the_record(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def broken(self: Any, trace_id: str) -> NoReturn:
+        raise StoreError("no disk")
+
+    agent = made(on="always")
+    with monkeypatch.context() as patched:
+        patched.setattr(TracerProvider, "trace_so_far", broken)
+        assert agent.go("x") == "x is there"
+    told = capsys.readouterr().err
+    assert "no checkpoint at the entry of" in told
+    assert "no checkpoint at the exit of" in told
+    provider = default_provider()
+    assert provider is not None
+    assert provider.flush()
+    store = SQLiteTraceStore(home.trace_file())
+    (trace,) = (store.get_trace(each.trace_id) for each in store.traces())
+    store.close()
+    assert [span.name.rpartition(".")[2] for span in trace] == ["go", "look"]
+    assert not any(span.is_open for span in trace)
 
 
 def test_a_folder_that_cannot_be_written_is_said_and_the_call_goes_on(

@@ -10,24 +10,16 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.checkpoint.agents import Agent
 from tests.checkpoint.oracle import form
 
 from clearstone.checkpoint.joining import joined
-from clearstone.checkpoint.segments import SIZE, Segmenter, Snapshot
+from clearstone.checkpoint.segments import SIZE, Segmenter
+
+if TYPE_CHECKING:
+    from clearstone.checkpoint.snapshots import Snapshot
 
 STEPS = 12
-
-
-class Agent:
-    """Any attributes."""
-
-    def __init__(self, /, **attributes: Any) -> None:
-        self.__dict__.update(attributes)
-
-    if TYPE_CHECKING:
-
-        def __getattr__(self, name: str) -> Any: ...
-        def __setattr__(self, name: str, value: Any) -> None: ...
 
 
 def message(n: Any) -> dict[str, Any]:

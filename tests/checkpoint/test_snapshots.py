@@ -8,12 +8,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+from tests.checkpoint.agents import Agent
 from tests.checkpoint.oracle import form
-from tests.checkpoint.test_segments import Agent, message, restored
+from tests.checkpoint.test_segments import message, restored
 
 from clearstone.checkpoint import snapshots
 from clearstone.checkpoint.joining import joined, looked_at
-from clearstone.checkpoint.segments import SIZE, Placed, Segment, Segmenter, Snapshot
+from clearstone.checkpoint.segments import SIZE, Segmenter
+from clearstone.checkpoint.snapshots import Placed, Segment, Snapshot
 from clearstone.codec import inert, show
 
 

@@ -66,6 +66,27 @@ def test_attributes_of_any_name_and_value_come_back_equal_and_separate(attribute
     assert list(vars(again)) == list(vars(agent))
 
 
+class Unhashable(type):
+    def __eq__(cls, other: object) -> bool:
+        return cls is other
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+class OfOne(metaclass=Unhashable):
+    __slots__ = ("public",)
+
+    def __init__(self) -> None:
+        self.public = [1]
+
+
+def test_an_object_whose_class_has_no_hash_has_a_state_and_costs_one_only_itself() -> None:
+    assert restored(OfOne()).public == [1]
+    again = restored(Agent(part=OfOne(), n=1))  # pickle asks every class for its hash
+    assert again.n == 1
+    assert isinstance(again.part, Missing)
+
+
 class Slots:
     __slots__ = ("__private", "public", "unset")
 

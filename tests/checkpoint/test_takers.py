@@ -11,8 +11,9 @@ import weakref
 from typing import Any
 
 import pytest
+from tests.checkpoint.agents import Agent
 from tests.checkpoint.oracle import form
-from tests.checkpoint.test_segments import Agent, World, message
+from tests.checkpoint.test_segments import World, message
 
 from clearstone.checkpoint import state, takers
 from clearstone.checkpoint.segments import SIZE

@@ -11,11 +11,12 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from tests.checkpoint.agents import look
 
 from clearstone import checkpointable, home, traced
 from clearstone.checkpoint import container, serial, trust
 from clearstone.checkpoint.manager import CheckpointManager, load
-from clearstone.checkpoint.segments import Placed, Segment, Snapshot
+from clearstone.checkpoint.snapshots import Placed, Segment, Snapshot
 from clearstone.checkpoint.state import NO_STATE
 from clearstone.codec import keys
 from clearstone.codec.keys import Key
@@ -28,11 +29,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from clearstone.checkpoint.model import Checkpoint
-
-
-@traced(span_type="tool")
-def look(what: str) -> str:
-    return f"{what} is there"
 
 
 @checkpointable

@@ -13,9 +13,9 @@ import pytest
 
 from clearstone.checkpoint import container, serial
 from clearstone.checkpoint.manager import load
-from clearstone.checkpoint.segments import Placed, Segment, Snapshot
+from clearstone.checkpoint.snapshots import Placed, Segment, Snapshot
 from clearstone.codec.keys import Key
-from clearstone.span import Payload
+from clearstone.span import Payload, Trace
 
 if TYPE_CHECKING:
     from tests.cli.conftest import Shell
@@ -104,6 +104,18 @@ def test_a_cloned_folder_with_a_hostile_checkpoint_and_script_runs_nothing(elsew
     assert "Traceback" not in run.stderr
     assert not mark.exists()
     assert not (elsewhere.folder / "live").exists() or Path(elsewhere.folder / "live").read_text() == "ab"
+
+
+def test_trust_lists_also_what_a_served_call_would_give(elsewhere: Shell) -> None:
+    (path,) = (elsewhere.folder / ".clearstone" / "checkpoints").glob("*.ckpt")
+    found = load(path)
+    hostile = Payload("pickle", pickle.dumps(Hostile("never made")))
+    first, *_ = (span for span in found.trace if span.outcome is not None and span.outcome.value is not None)
+    assert first.outcome is not None
+    forged = replace(first, outcome=replace(first.outcome, value=hostile))
+    spans = tuple(forged if span.span_id == first.span_id else span for span in found.trace)
+    container.write(path, *serial.pack(replace(found, trace=Trace(found.trace.trace_id, spans))), Key(b""))
+    assert f"  {os.mkdir.__module__}:mkdir\n" in elsewhere("trust", "latest", typed="n\n").stderr
 
 
 WITH_A_LOCK = """

@@ -7,10 +7,10 @@
     header | sections, each at a multiple of 64 bytes, zeros between them
 
 All numbers are little-endian. The header is two lines of JSON: what a listing shows (its ``summary``), and the rest. It
-lists each section's name, offset, stored and raw length, codec (``"none"`` or
-``"zstd"``), the SHA-256 of what is stored, and whether who does not know it must refuse the file (``critical``). The
-HMAC is under the key of who wrote the file (`clearstone.codec.keys`), and zeros where they have none: as the header
-holds the digest of every section, it vouches for the whole file.
+lists each section's name, offset, stored and raw length, codec (``"none"`` or ``"zstd"``), the SHA-256 of what is
+stored, and whether who does not know it must refuse the file (``critical``). The HMAC is under the key of who wrote the
+file (`clearstone.codec.keys`), and zeros where they have none: as the header holds the digest of every section, it
+vouches for the whole file.
 
 A reader refuses another major version. In a later minor version it ignores what it does not know of the header, and
 sections that are not critical.
@@ -112,15 +112,11 @@ def write(path: Path, header: Mapping[str, Any], sections: Mapping[str, bytes], 
     Raises:
         OSError: nothing was left behind.
     """
-    stored = {name: _stored(data) for name, data in sections.items()}
-    body = _header(header, sections, stored)
+    listed, data = _laid_out(sections)
+    body = _header({**header, "sections": listed})
     fields = _FIELDS.pack(MAGIC, *FORMAT, len(body))
     digest = _digest(fields + body)
-    parts = [fields, digest, key.sign(PURPOSE, fields, digest, body), body]
-    at = _PREFIX.size + len(body)
-    for _, data in stored.values():
-        parts += [bytes(-at % ALIGNMENT), data]
-        at += -at % ALIGNMENT + len(data)
+    parts = [fields, digest, key.sign(PURPOSE, fields, digest, body), body, *data]
     temporary = path.with_name(f".{path.name}.{os.urandom(4).hex()}.tmp")
     try:
         _write_synced(temporary, parts)
@@ -132,26 +128,25 @@ def write(path: Path, header: Mapping[str, Any], sections: Mapping[str, bytes], 
     _sync_folder(path.parent)
 
 
-def _header(header: Mapping[str, Any], sections: Mapping[str, bytes], stored: Mapping[str, tuple[str, bytes]]) -> bytes:
-    """Return the header with the list of sections; their offsets count from its end, which is a multiple of 64."""
-    listed, at = [], 0
-    for name, (codec, data) in stored.items():
+def _laid_out(sections: Mapping[str, bytes]) -> tuple[list[dict[str, Any]], list[bytes]]:
+    """Return the list of sections, and what stands after the header; offsets count from the header's end."""
+    listed: list[dict[str, Any]] = []
+    parts: list[bytes] = []
+    at = 0
+    for name, raw in sections.items():
+        codec, data = _stored(raw)
+        parts += [bytes(-at % ALIGNMENT), data]
         at += -at % ALIGNMENT
-        listed.append(
-            {
-                "name": name,
-                "offset": at,
-                "length": len(data),
-                "raw": len(sections[name]),
-                "codec": codec,
-                "sha256": _digest(data).hex(),
-                "critical": True,
-            }
-        )
+        told = {"name": name, "offset": at, "length": len(data), "raw": len(raw), "codec": codec}
+        listed.append({**told, "sha256": _digest(data).hex(), "critical": True})
         at += len(data)
-    details = {name: value for name, value in header.items() if name != SUMMARY}
-    lines = json.dumps(header.get(SUMMARY, {})), json.dumps({**details, "sections": listed})
-    body = "\n".join(lines).encode()
+    return listed, parts
+
+
+def _header(content: Mapping[str, Any]) -> bytes:
+    """Return the two lines of the header, filled up so that it ends at a multiple of 64."""
+    details = {name: value for name, value in content.items() if name != SUMMARY}
+    body = "\n".join((json.dumps(content.get(SUMMARY, {})), json.dumps(details))).encode()
     return body + b" " * (-(_PREFIX.size + len(body)) % ALIGNMENT)
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from clearstone._version import __version__
 from clearstone.checkpoint.git import Commit, commit_of
-from clearstone.checkpoint.origin import installed_places
+from clearstone.checkpoint.origin import is_installed_file
 from clearstone.codec import redact
 from clearstone.codec.payload import main_file
 from clearstone.codec.redact import MARKER
@@ -114,7 +114,7 @@ def _sources() -> Iterator[Path]:
     """Give the files of loaded modules that are not installed."""
     for module in list(sys.modules.values()):
         file = getattr(module, "__file__", None)
-        if isinstance(file, str) and file.endswith(".py") and not file.startswith(installed_places()):
+        if isinstance(file, str) and file.endswith(".py") and not is_installed_file(file):
             yield Path(file)
 
 

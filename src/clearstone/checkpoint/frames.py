@@ -10,6 +10,7 @@ recorder's rules before anything is cut.
 from __future__ import annotations
 
 import linecache
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,7 +27,7 @@ MOST_ITEMS, DEEPEST = 6, 3
 LONGEST_INT = 256
 """Bits of a number that is written out."""
 
-OURS = str(Path(__file__).parents[1])
+OURS = f"{Path(__file__).parents[1]}{os.sep}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,19 +93,24 @@ class _Said:
 def _plain(value: Any, depth: int, above: set[int]) -> Any:
     """Return a value of builtin types for `repr`, with what is long or deep cut, and other objects by their type."""
     kind = type(value)
-    if kind in {str, bytes}:
+    if _is(kind, str, bytes):
         return value if len(value) <= LONGEST_TEXT else value[:LONGEST_TEXT]
     if kind is int:
         return value if value.bit_length() <= LONGEST_INT else _Said(f"<int of {value.bit_length()} bits>")
-    if value is None or kind in {bool, float, complex}:
+    if value is None or _is(kind, bool, float, complex):
         return value
-    if kind in {list, tuple, dict, set, frozenset}:
+    if _is(kind, list, tuple, dict, set, frozenset):
         if depth == 0 or id(value) in above:
             return _Said(f"<{kind.__name__} of {len(value)}>")
         return _items(value, depth, above | {id(value)})
     return _Said(
         f"<{kind.__module__}.{kind.__qualname__} object>" if kind is not type else f"<class {value.__qualname__}>"
     )
+
+
+def _is(kind: type, *kinds: type) -> bool:
+    """Whether it is one of them; a metaclass of the user's may have an ``==`` and a hash of its own."""
+    return any(kind is each for each in kinds)
 
 
 def _items(value: Any, depth: int, above: set[int]) -> Any:
@@ -119,4 +125,4 @@ def _items(value: Any, depth: int, above: set[int]) -> Any:
 
 
 def _key(key: Any) -> Any:
-    return key if type(key) in {str, int, float, bool, type(None)} else _Said(repr(_plain(key, 1, set())))
+    return key if key is None or _is(type(key), str, int, float, bool) else _Said(repr(_plain(key, 1, set())))

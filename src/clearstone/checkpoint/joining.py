@@ -17,7 +17,7 @@ from clearstone.codec.machine import LONGEST_KEY
 from clearstone.codec.nodes import Name, Object, Unreadable
 
 if TYPE_CHECKING:
-    from clearstone.checkpoint.segments import Place, Segment, Snapshot
+    from clearstone.checkpoint.snapshots import Place, Segment, Snapshot
     from clearstone.codec.nodes import Node
 
 _AGENT = Object(Name("clearstone.codec.payload", "the_restored"), ())

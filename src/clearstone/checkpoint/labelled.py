@@ -56,6 +56,7 @@ def _agent_above(span: Any) -> Any:
     """Return the object that the outermost open boundary is bound to, as its entry knows it."""
     found = None
     while span is not None:
-        found = getattr(getattr(span, "entry", None), "agent", None) or found
+        agent = getattr(getattr(span, "entry", None), "agent", None)
+        found = agent if agent is not None else found  # its truth is its own affair
         span = span.parent
     return found

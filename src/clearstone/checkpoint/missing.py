@@ -86,9 +86,3 @@ class Missing:
     __lt__ = __le__ = __gt__ = __ge__ = __int__ = __float__ = __index__ = __neg__ = __abs__ = _touched
     __add__ = __radd__ = __sub__ = __rsub__ = __mul__ = __rmul__ = __truediv__ = __rtruediv__ = _touched
     __floordiv__ = __rfloordiv__ = __mod__ = __rmod__ = __or__ = __ror__ = __and__ = __rand__ = _touched
-
-
-def member_of(missing: Missing) -> MissingMember:
-    """Return what a `Missing` stands for."""
-    member: MissingMember = object.__getattribute__(missing, "_member")
-    return member

@@ -7,12 +7,13 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
 from clearstone.checkpoint import state as states
-from clearstone.checkpoint.environment import Environment, current
 from clearstone.errors import CheckpointError, UntrustedCheckpointError
 
 if TYPE_CHECKING:
     import datetime as dt
+    from collections.abc import Iterator
 
+    from clearstone.checkpoint.environment import Environment
     from clearstone.checkpoint.frames import Frame
     from clearstone.checkpoint.missing import MissingMember
     from clearstone.checkpoint.state import AgentState
@@ -129,6 +130,14 @@ class Checkpoint:
         """Who may have changed the state while it was taken: names of calls on the same agent that were at work."""
         return self.state.concurrent
 
+    def payloads(self) -> Iterator[Payload]:
+        """Give every value it holds besides its states: a replay may load any of them."""
+        call, failure = self.call, self.failure
+        held = (self.agent_class, call.input if call else None, failure.value if failure else None)
+        yield from (each for each in held if each is not None)
+        for span in self.trace:
+            yield from span.payloads()
+
     def diff(self, other: Checkpoint | None = None) -> tuple[Difference, ...]:
         """Compare the state with another's, by path; nothing of either is loaded.
 
@@ -157,13 +166,15 @@ class Checkpoint:
             UntrustedCheckpointError: nobody this machine trusts has signed it.
             CheckpointError: the minor versions differ, and it holds code.
         """
+        import platform  # its expressions take a while to compile
+
         if self.untrusted:
             raise UntrustedCheckpointError(self.untrusted)
-        here = current()
-        if self.holds_code and self.environment.python_minor != here.python_minor:
+        here = platform.python_version()
+        if self.holds_code and self.environment.python_minor != here.rpartition(".")[0]:
             raise CheckpointError(
                 f"checkpoint {self.checkpoint_id} was taken on Python {self.environment.python}, this is "
-                f"{here.python}: stored code does not load across minor versions. Replay it with python"
+                f"{here}: stored code does not load across minor versions. Replay it with python"
                 f"{self.environment.python_minor}; 'clearstone inspect' works here."
             )
 

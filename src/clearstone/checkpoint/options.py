@@ -62,14 +62,14 @@ def checked(exclude: Any, rebuild: Any) -> StateOptions:
     if not isinstance(rebuild, Mapping):
         raise ConfigurationError(f"rebuild={rebuild!r} is no dict; write rebuild={{'client': make_client}}")
     for name, make in rebuild.items():
-        if not isinstance(name, str) or not all(part.isidentifier() for part in name.split(".")) or _says_self(name):
+        if (
+            not isinstance(name, str)
+            or not all(part.isidentifier() for part in name.split("."))
+            or name.startswith("self.")
+        ):
             raise ConfigurationError(
                 f"rebuild: {name!r} is no attribute's name from the agent, such as 'client' or 'search.client'"
             )
         if not callable(make):
             raise ConfigurationError(f"rebuild: {name!r} is made by {make!r}, which cannot be called; give a function")
     return StateOptions(names, dict(rebuild))
-
-
-def _says_self(name: str) -> bool:
-    return name.startswith("self.")

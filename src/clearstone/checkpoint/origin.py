@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import functools
+import os
 import sys
-from pathlib import Path
 
 
 def is_installed(cls: type) -> bool:
@@ -12,14 +12,17 @@ def is_installed(cls: type) -> bool:
     module = cls.__module__
     if module in sys.builtin_module_names or module.partition(".")[0] in sys.stdlib_module_names:
         return True
-    file = getattr(sys.modules.get(module), "__file__", None) or ""
-    return any(Path(file).is_relative_to(place) for place in installed_places())
+    return is_installed_file(getattr(sys.modules.get(module), "__file__", None) or "")
+
+
+def is_installed_file(file: str) -> bool:
+    """Whether a module's file lies where Python and installed distributions are."""
+    return file.startswith(_installed_places())
 
 
 @functools.cache
-def installed_places() -> tuple[str, ...]:
-    """Return the folders that Python and installed distributions are in."""
+def _installed_places() -> tuple[str, ...]:
     import sysconfig
 
     paths = sysconfig.get_paths()
-    return tuple(paths[place] for place in ("stdlib", "purelib", "platlib"))
+    return tuple(os.path.join(paths[place], "") for place in ("stdlib", "purelib", "platlib"))  # noqa: PTH118 - a path's own drops the separator at the end

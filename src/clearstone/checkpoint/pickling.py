@@ -17,15 +17,15 @@ from __future__ import annotations
 
 import contextlib
 import copyreg
-import functools
 import os
 import pickle
 import sys
 import weakref
 from dataclasses import dataclass, field
-from types import BuiltinFunctionType, FunctionType, MemberDescriptorType
+from types import BuiltinFunctionType, FunctionType
 from typing import TYPE_CHECKING, Any
 
+from clearstone.checkpoint.attributes import NESTED, attributes_of, follow
 from clearstone.checkpoint.frames import shown
 from clearstone.checkpoint.missing import Missing, MissingMember
 from clearstone.checkpoint.options import CHOSEN
@@ -43,9 +43,6 @@ HOLDS_A_SECRET = "it holds a secret, and pickles or loads in a way of its own"  
 
 PUTTING_SETSTATES = frozenset({"dataclasses", "pydantic.main", "pydantic.root_model"})
 """Modules of ``__setstate__`` methods that put attributes into place."""
-
-NESTED = ("__dict__", "__pydantic_private__", "__pydantic_extra__")
-"""Where pydantic's models have their attributes in their state."""
 
 
 @dataclass(slots=True)
@@ -98,7 +95,8 @@ class Replaced:
         def is_there(number: int, path: str) -> bool:
             ref = self.holders.get(number)
             obj = ref() if ref is not None else None
-            return obj is not None and at_path(state, path) is obj
+            first, *rest = path.removeprefix("self.").split(".")
+            return obj is not None and follow(state.get(first), rest) is obj
 
         self.objects = {number: member for number, member in self.objects.items() if is_there(number, member.path)}
         self.attributes = {
@@ -115,18 +113,6 @@ class Replaced:
         self.attributes = {place: member for place, member in self.attributes.items() if place in self.met}
         yield from self.objects.values()
         yield from self.attributes.values()
-
-
-def at_path(state: Mapping[str, Any], path: str) -> Any:
-    """Return what is at a path of attributes; None where it leads nowhere, or through anything else."""
-    first, *rest = path.removeprefix("self.").split(".")
-    found = state.get(first)
-    for name in rest:
-        try:
-            found = object.__getattribute__(found, name)
-        except (AttributeError, TypeError):
-            return None
-    return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -348,27 +334,6 @@ def secret_attributes(obj: Any) -> list[str]:
     if isinstance(obj, type | FunctionType | BuiltinFunctionType):
         return []
     return [name for part in attributes_of(obj) for name in secrets_in(part)]
-
-
-def attributes_of(obj: Any) -> Iterator[Mapping[str, Any]]:
-    """Give an object's attributes: of its ``__dict__``, its slots, a named tuple's fields, a model's private ones."""
-    for name in NESTED:
-        with contextlib.suppress(AttributeError):
-            held = object.__getattribute__(obj, name)
-            if type(held) is dict:
-                yield held
-    if isinstance(obj, tuple) and isinstance(fields := getattr(type(obj), "_fields", None), tuple):
-        yield dict(zip(fields, obj, strict=False))
-    for name in _slots(type(obj)):  # type: ignore[arg-type]  # a class can be hashed
-        with contextlib.suppress(AttributeError):  # never set
-            yield {name: object.__getattribute__(obj, name)}
-
-
-@functools.lru_cache(maxsize=512)
-def _slots(cls: Any) -> tuple[str, ...]:
-    """Return the names of a class's slots that might be secrets'."""
-    members = (item for base in cls.__mro__ if "__slots__" in vars(base) for item in vars(base).items())
-    return tuple(name for name, member in members if isinstance(member, MemberDescriptorType) and name not in NESTED)
 
 
 def secrets_in(attributes: Mapping[Any, Any]) -> list[str]:

@@ -15,7 +15,6 @@ from __future__ import annotations
 import contextlib
 import os
 import random
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -33,7 +32,8 @@ from clearstone.span import MAIN_NAMES
 if TYPE_CHECKING:
     from clearstone.checkpoint.frames import Frame
     from clearstone.checkpoint.model import Checkpoint, Moment
-    from clearstone.span import Payload, Site, Span, Trace
+    from clearstone.run import OpenSpan
+    from clearstone.span import Payload, Site, Span
 
 KEPT_PER_FAILURE = 20
 """Of identical failures (same type, same raising line) the newest so many files are kept."""
@@ -64,75 +64,69 @@ class Entry:
     due: bool = False
 
     @property
+    def wants_entry(self) -> bool:
+        """Whether the call is saved before its code runs."""
+        return self.due and self.schedule.at_entry
+
+    @property
     def wants_exit(self) -> bool:
         """Whether the call is saved when it ends, though it does not fail."""
         return self.due and self.schedule.at_exit
 
 
-Others = Callable[[Any], tuple[str, ...]]
-"""Gives the names of calls at work on an object, besides the one that asks."""
+def at_entry(site: Site, instance: Any, taken_ns: int, call: OpenSpan) -> Entry:
+    """Take the state of the agent that a call is bound to. Never raises for its sake.
 
-
-def at_entry(site: Site, instance: Any, taken_ns: int, others: Others) -> Entry:
-    """Take the state of the agent that a call of `site` is bound to. Never raises for its sake."""
+    Args:
+        site: the call's.
+        instance: the object or class it is bound to; None for a function.
+        taken_ns: when it began, nanoseconds since the epoch.
+        call: the call, open.
+    """
     agent, key = (None, _on_class(site, instance)) if isinstance(instance, type) else (instance, site.key)
     schedule, problem = schedule_of(site.key, instance), ""
     with run.suspended():
         due = is_due(schedule, site.key, agent)
     try:
-        taken = _take(agent, others, at_entry=True) if agent is not None else state.NO_STATE
+        taken = _take(agent, call, at_entry=True) if agent is not None else state.NO_STATE
     except (Exception, SystemExit) as error:
         taken, problem = state.NO_STATE, f"{type(error).__name__}: {error}"
     return Entry(agent, key, taken, taken_ns, random.getstate(), problem, schedule, due)
 
 
-def save_entry(entry: Entry, span: Callable[[], Span], trace: Callable[[], Trace]) -> None:
-    """Save a call that is due at its entry. Never raises for its sake.
-
-    Args:
-        entry: what `at_entry` took.
-        span: gives the boundary's span as it is now.
-        trace: gives every span so far.
-    """
-    if entry.due and entry.schedule.at_entry:
-        _save_due(entry, span(), trace(), "entry", None)
+def save_entry(entry: Entry, call: OpenSpan) -> None:
+    """Save a call that is due at its entry. Never raises for its sake."""
+    _save_due(entry, call, "entry")
 
 
-def at_exit(entry: Entry, span: Span, trace: Trace, others: Others) -> None:
-    """Save a call that is due at its exit and did not fail. Never raises for its sake.
-
-    Args:
-        entry: what `at_entry` took.
-        span: the boundary's span, ended.
-        trace: every span so far.
-        others: who else is at work on an object.
-    """
-    _save_due(entry, span, trace, "exit", _state_now(entry.agent, others))
+def at_exit(entry: Entry, call: OpenSpan) -> None:
+    """Save a call that is due at its exit, has ended and did not fail. Never raises for its sake."""
+    _save_due(entry, call, "exit")
 
 
-def _save_due(entry: Entry, span: Span, trace: Trace, moment: Moment, now: state.AgentState | None) -> None:
+def _save_due(entry: Entry, call: OpenSpan, moment: Moment) -> None:
     try:
         _require_state(entry)
         mark = _mark(f"{entry.site} {moment}")
-        checkpoint = _checkpoint(entry, span, trace, mark, moment=moment, state_at_end=now)
-        home.ensure_home()
-        folder = home.checkpoint_folder()
+        now = _state_now(entry.agent, call) if moment == "exit" else None
+        checkpoint = _checkpoint(entry, call, mark, moment=moment, state_at_end=now)
+        folder = _folder()
         CheckpointManager(folder).save_checkpoint(checkpoint)
-        _prune(entry.schedule, folder, trace.trace_id, mark, moment)
+        _prune(entry.schedule, folder, checkpoint.trace.trace_id, mark, moment)
     except Exception as problem:
-        notice.say(f"no checkpoint at the {moment} of {span.site}: {type(problem).__name__}: {problem}")
+        notice.say(f"no checkpoint at the {moment} of {entry.site}: {type(problem).__name__}: {problem}")
 
 
 def _prune(schedule: Schedule, folder: Path, trace_id: str, mark: str, moment: Moment) -> None:
     """Remove what is older than is to be kept: of this trace, and of runs that did not fail."""
     if schedule.keep is not None:
-        _keep_newest(folder, f"{trace_id}_ckpt_{mark}*{SUFFIX}", schedule.keep)
+        _remove(_found(folder, f"{trace_id}_ckpt_{mark}*{SUFFIX}")[schedule.keep :])
     if moment == "exit" and schedule.keep_runs:
-        _keep_newest(folder, f"*_ckpt_{mark}*{SUFFIX}", schedule.keep_runs)
+        _remove(_found(folder, f"*_ckpt_{mark}*{SUFFIX}")[schedule.keep_runs :])
 
 
-def _keep_newest(folder: Path, pattern: str, count: int) -> None:
-    for _, _, old in _found(folder, pattern)[count:]:
+def _remove(found: list[tuple[int, int, Path]]) -> None:
+    for _, _, old in found:
         with contextlib.suppress(OSError):  # another process removed it, or may
             old.unlink()
 
@@ -142,11 +136,11 @@ def _on_class(site: Site, cls: type) -> str:
     return f"{module}:{cls.__qualname__}.{site.key.rpartition('.')[2]}"
 
 
-def _take(agent: Any, others: Others, *, at_entry: bool = False) -> state.AgentState:
-    before = others(agent)
+def _take(agent: Any, call: OpenSpan, *, at_entry: bool = False) -> state.AgentState:
+    before = call.others_on(agent)
     with run.suspended():  # a get_state that calls decorated methods records nothing
         taken = state.take(agent, at_entry=at_entry)
-    who = dict.fromkeys((*before, *others(agent), *taken.concurrent))
+    who = dict.fromkeys((*before, *call.others_on(agent), *taken.concurrent))
     return replace(taken, concurrent=tuple(who)) if who else taken
 
 
@@ -155,48 +149,41 @@ def counts(error: BaseException) -> bool:
     return isinstance(error, Exception | KeyboardInterrupt)
 
 
-def at_failure(entry: Entry, span: Span, trace: Trace, error: BaseException, others: Others) -> None:
+def at_failure(entry: Entry, call: OpenSpan, error: BaseException) -> None:
     """Save a checkpoint of a call that failed, and say in one line where it is. Never raises for its sake.
 
     Args:
         entry: what `at_entry` took.
-        span: the boundary's span, ended.
-        trace: every span so far.
-        error: the exception that leaves the call.
-        others: who else is at work on an object.
+        call: the call, ended.
+        error: the exception that leaves it.
     """
     try:
-        path = _save(entry, span, trace, error, others)
+        path = _save(entry, call, error)
     except Exception as problem:
-        notice.say(f"no checkpoint of the failed {span.site}: {type(problem).__name__}: {problem}")
+        notice.say(f"no checkpoint of the failed {entry.site}: {type(problem).__name__}: {problem}")
     else:
         notice.say(
-            f"{span.name} failed with {type(error).__name__}; checkpoint {_short(path)}; next: clearstone debug latest"
+            f"{call.name} failed with {type(error).__name__}; checkpoint {_short(path)}; next: clearstone debug latest"
         )
 
 
-def _save(entry: Entry, span: Span, trace: Trace, error: BaseException, others: Others) -> Path:
+def _save(entry: Entry, call: OpenSpan, error: BaseException) -> Path:
     _require_state(entry)
-    failure = dump_exception(error)
-    home.ensure_home()
-    folder = home.checkpoint_folder()
-    signature = _mark(f"{failure.type_name}@{failure.raised_at}")
-    earlier = _found(folder, f"*_ckpt_{signature}*{SUFFIX}")
-    seen = max((occurrences for _, occurrences, _ in earlier), default=0)
+    failure, folder = dump_exception(error), _folder()
+    mark = _mark(f"{failure.type_name}@{failure.raised_at}")
+    earlier = _found(folder, f"*_ckpt_{mark}*{SUFFIX}")
     checkpoint = _checkpoint(
         entry,
-        span,
-        trace,
-        signature,
+        call,
+        mark,
         moment="failure",
         failure=failure,
-        state_at_end=_state_now(entry.agent, others),
+        state_at_end=_state_now(entry.agent, call),
         stack=_stack(error),
+        occurrences=1 + max((occurrences for _, occurrences, _ in earlier), default=0),
     )
-    path = CheckpointManager(folder).save_checkpoint(replace(checkpoint, occurrences=seen + 1))
-    for _, _, old in earlier[KEPT_PER_FAILURE - 1 :]:
-        with contextlib.suppress(OSError):  # another process removed it, or may
-            old.unlink()
+    path = CheckpointManager(folder).save_checkpoint(checkpoint)
+    _remove(earlier[KEPT_PER_FAILURE - 1 :])
     return path
 
 
@@ -205,13 +192,19 @@ def _require_state(entry: Entry) -> None:
         raise CheckpointError(f"its state at entry could not be taken ({entry.problem})")
 
 
-def _checkpoint(entry: Entry, span: Span, trace: Trace, mark: str, **more: Any) -> Checkpoint:
+def _folder() -> Path:
+    home.ensure_home()
+    return home.checkpoint_folder()
+
+
+def _checkpoint(entry: Entry, call: OpenSpan, mark: str, **more: Any) -> Checkpoint:
     """Return a checkpoint of a call; its id begins with `mark`, by which others of its kind are found."""
+    span = call.snapshot()
     method = span.site.rpartition(".")[2] if entry.agent is not None else ""
     return new_checkpoint(
         entry.agent,
         entry.taken,
-        trace=trace,
+        trace=call.trace_so_far(),
         span=span,
         taken_ns=entry.taken_ns,
         checkpoint_id=f"ckpt_{mark}{os.urandom(4).hex()}",
@@ -235,9 +228,9 @@ def _input(span: Span) -> Payload:
     return span.input
 
 
-def _state_now(agent: Any, others: Others) -> state.AgentState | None:
+def _state_now(agent: Any, call: OpenSpan) -> state.AgentState | None:
     try:
-        return _take(agent, others) if agent is not None else None
+        return _take(agent, call) if agent is not None else None
     except (Exception, SystemExit) as error:
         notice.say(f"the state at the end could not be taken: {type(error).__name__}: {error}")
         return None

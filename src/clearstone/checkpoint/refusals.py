@@ -26,9 +26,10 @@ from dataclasses import dataclass, field
 from types import CellType
 from typing import TYPE_CHECKING, Any
 
+from clearstone.checkpoint.attributes import NESTED, attributes_of
 from clearstone.checkpoint.frames import shown
 from clearstone.checkpoint.origin import is_installed
-from clearstone.checkpoint.pickling import NESTED, SECRET, Replaced, attributes_of, described, puts_state, secret
+from clearstone.checkpoint.pickling import SECRET, Replaced, described, puts_state, secret
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping

@@ -12,16 +12,13 @@ import inspect
 import os
 from typing import TYPE_CHECKING, Any
 
+from clearstone.checkpoint.attributes import NOTHING, attribute, follow, put
 from clearstone.checkpoint.missing import Missing
 from clearstone.checkpoint.options import options_of
 from clearstone.errors import StateError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from clearstone.checkpoint.missing import MissingMember
-
-NOTHING: Any = object()
 
 
 def made(cls: type, member: MissingMember) -> Any:
@@ -51,21 +48,21 @@ def _as_secret(member: MissingMember, value: str) -> Any:
     return value.encode() if member.type_name == "builtins.bytes" else value
 
 
-def fill(agent: Any, missing: tuple[MissingMember, ...], put: Callable[[Any, str, Any], None]) -> None:
+def fill(agent: Any, missing: tuple[MissingMember, ...]) -> None:
     """Put back into a restored agent what can be, and let it bring back the rest.
 
     Args:
         agent: the agent, with its attributes.
         missing: what was not saved.
-        put: sets an attribute, past ``__setattr__``.
 
     Raises:
         StateError: a maker or `on_restore` raised.
     """
     left = []
     for member in missing:
-        owner, name = _place(agent, member.name)
-        held = _attribute(owner, name)
+        *way, name = member.name.split(".")
+        owner = follow(agent, way)
+        held = attribute(owner, name)
         if held is not NOTHING and not isinstance(held, Missing):
             continue  # load_state has brought it back, or put it elsewhere
         value = made(type(agent), member) if held is not NOTHING else NOTHING
@@ -75,21 +72,6 @@ def fill(agent: Any, missing: tuple[MissingMember, ...], put: Callable[[Any, str
             put(owner, name, value)
     if left:
         _tell(agent, tuple(left))
-
-
-def _place(agent: Any, path: str) -> tuple[Any, str]:
-    owner, (*way, name) = agent, path.split(".")
-    for part in way:
-        owner = _attribute(owner, part)
-    return owner, name
-
-
-def _attribute(owner: Any, name: str) -> Any:
-    """Return an attribute past ``__getattr__``; `NOTHING` where there is none of that name, or it is no name."""
-    try:
-        return object.__getattribute__(owner, name)
-    except (AttributeError, TypeError):
-        return NOTHING
 
 
 def _tell(agent: Any, missing: tuple[MissingMember, ...]) -> None:

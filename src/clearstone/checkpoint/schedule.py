@@ -5,6 +5,7 @@ Invariant: a failure is always saved; a schedule only adds to that.
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -60,7 +61,7 @@ class Schedule:
 ON_ERROR = Schedule()
 
 _of_sites: dict[str, Schedule] = {}
-_lock = threading.Lock()
+_lock = threading.RLock()  # reentrant: a signal handler may make a call that counts
 _counts: dict[str, int] = {}
 _last: dict[str, float] = {}
 
@@ -102,30 +103,41 @@ def of_site(key: str, schedule: Schedule) -> None:
     _of_sites[key] = schedule
 
 
-def schedule_of(key: str, agent: Any) -> Schedule:
-    """Return what a call follows: its site's, else its agent's class's."""
-    found = _of_sites.get(key) or getattr(type(agent), ATTRIBUTE, ON_ERROR)
+def schedule_of(key: str, instance: Any) -> Schedule:
+    """Return what a call follows: its site's, else that of the class it is bound to, itself or through an object."""
+    cls = instance if isinstance(instance, type) else type(instance)
+    found = _of_sites.get(key) or getattr(cls, ATTRIBUTE, ON_ERROR)
     return found if isinstance(found, Schedule) else ON_ERROR
-
-
-def any_nested(key: str, instance: Any) -> bool:
-    """Whether a boundary inside another is one of its own."""
-    return schedule_of(key, instance).nested
 
 
 def is_due(schedule: Schedule, key: str, agent: Any) -> bool:
     """Whether a call that begins now is due; it is counted."""
     if not schedule.adds:
         return False
-    now = monotonic()
     with _lock:
         count = _counts[key] = _counts.get(key, 0) + 1
-        if (count - 1) % schedule.every or now - _last.get(key, -schedule.interval) < schedule.interval:
+        if (count - 1) % schedule.every or _is_early(schedule, key):
             return False
     if schedule.when is not None and not _says_yes(schedule.when, key, agent):
         return False
-    _last[key] = now
+    with _lock:
+        if _is_early(schedule, key):  # another thread's call was due meanwhile
+            return False
+        _last[key] = monotonic()
     return True
+
+
+def _is_early(schedule: Schedule, key: str) -> bool:
+    return monotonic() - _last.get(key, -schedule.interval) < schedule.interval
+
+
+def _new_lock_in_child() -> None:
+    global _lock  # noqa: PLW0603 - one process, one lock: the parent's may be another thread's
+    _lock = threading.RLock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_new_lock_in_child)
 
 
 def _says_yes(when: Callable[[Any], Any], key: str, agent: Any) -> bool:

@@ -28,17 +28,19 @@ import io
 import pickle
 import sys
 from collections import deque
-from dataclasses import dataclass
 from itertools import chain, takewhile
 from operator import is_
 from types import BuiltinFunctionType, FunctionType, ModuleType
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from clearstone.checkpoint.pickling import Replaced, StatePickler
+from clearstone.checkpoint.snapshots import Placed, Segment, Snapshot
 from clearstone.codec import payload
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
+
+    from clearstone.checkpoint.snapshots import Kind, Place
 
 SIZE = 64
 """Items of a segment; a container of fewer is no container here."""
@@ -52,60 +54,6 @@ ATOMS = frozenset({str, bytes, int, float, bool, complex, type(None), type, tupl
 """Of these nobody notices which of two equal ones it is."""
 
 REDUCERS = ("__reduce_ex__", "__reduce__", "__getstate__")
-
-Kind = Literal["list", "dict"]
-Place = tuple[int, int]
-"""A segment: which container it is of, and which of it. The rest is ``(number of containers, 0)``."""
-
-
-@dataclass(frozen=True, slots=True)
-class Segment:
-    """A part of a state as bytes. The same object in each snapshot that has it unchanged.
-
-    Args:
-        data: a pickle: of a list of items, of a list of pairs, or of the rest's dict.
-        buffers: what pickle protocol 5 left out of it.
-    """
-
-    data: bytes
-    buffers: tuple[bytes, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Placed:
-    """A segment in a snapshot.
-
-    Args:
-        segment: the segment.
-        shared: the further seeds: each the place of its owner, before this one, and its number in the owner's memo.
-    """
-
-    segment: Segment
-    shared: tuple[tuple[Place, int], ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Snapshot:
-    """A state.
-
-    Args:
-        containers: each long list or dict: its kind and its segments.
-        rest: what is in none of them.
-    """
-
-    containers: tuple[tuple[Kind, tuple[Placed, ...]], ...]
-    rest: Placed
-
-    def placed(self) -> Iterator[tuple[Place, Placed]]:
-        """Give all segments with their places, front to back."""
-        for number, (_, parts) in enumerate(self.containers):
-            for index, placed in enumerate(parts):
-                yield (number, index), placed
-        yield (len(self.containers), 0), self.rest
-
-    def segments(self) -> Iterator[Segment]:
-        """Give all segments, front to back."""
-        return (placed.segment for _, placed in self.placed())
 
 
 class _Part:

@@ -58,15 +58,8 @@ def pack(checkpoint: Checkpoint) -> tuple[dict[str, Any], dict[str, bytes]]:
 def holds_code(checkpoint: Checkpoint) -> bool:
     """Whether a function or class is stored by value in it: only cloudpickle does so, and its makers are named."""
     states = filter(None, (checkpoint.state, checkpoint.state_at_end))
-    call, failure = checkpoint.call, checkpoint.failure
-    held = (checkpoint.agent_class, call.input if call else None, failure.value if failure else None)
-    spans_hold = (each.data for span in checkpoint.trace for each in span.payloads())
-    data = chain(
-        (segment.data for each in states for segment in each.snapshot.segments()),
-        (each.data for each in held if each is not None),
-        spans_hold,
-    )
-    return any(b"cloudpickle" in each for each in data)
+    of_states = (segment.data for each in states for segment in each.snapshot.segments())
+    return any(b"cloudpickle" in each for each in chain(of_states, (each.data for each in checkpoint.payloads())))
 
 
 def _summary(checkpoint: Checkpoint) -> dict[str, Any]:

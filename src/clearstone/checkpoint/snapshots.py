@@ -1,19 +1,72 @@
-"""Snapshots as sections of a file: the bytes of their segments, each once, and a JSON table of where they belong."""
+"""Snapshots as values, and as sections of a file: the bytes of their segments, each once, and where they belong."""
 
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
-
-from clearstone.checkpoint.segments import Placed, Segment, Snapshot
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
 SECTIONS = ("snapshots", "segments", "buffers")
 
 ALIGNMENT = 64
 """A buffer begins at a multiple of so many bytes of its section, so that numbers in it can be used where they lie."""
+
+Kind = Literal["list", "dict"]
+Place = tuple[int, int]
+"""A segment: which container it is of, and which of it. The rest is ``(number of containers, 0)``."""
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """A part of a state as bytes. The same object in each snapshot that has it unchanged.
+
+    Args:
+        data: a pickle: of a list of items, of a list of pairs, or of the rest's dict.
+        buffers: what pickle protocol 5 left out of it.
+    """
+
+    data: bytes
+    buffers: tuple[bytes, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Placed:
+    """A segment in a snapshot.
+
+    Args:
+        segment: the segment.
+        shared: the further seeds: each the place of its owner, before this one, and its number in the owner's memo.
+    """
+
+    segment: Segment
+    shared: tuple[tuple[Place, int], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """A state.
+
+    Args:
+        containers: each long list or dict: its kind and its segments.
+        rest: what is in none of them.
+    """
+
+    containers: tuple[tuple[Kind, tuple[Placed, ...]], ...]
+    rest: Placed
+
+    def placed(self) -> Iterator[tuple[Place, Placed]]:
+        """Give all segments with their places, front to back."""
+        for number, (_, parts) in enumerate(self.containers):
+            for index, placed in enumerate(parts):
+                yield (number, index), placed
+        yield (len(self.containers), 0), self.rest
+
+    def segments(self) -> Iterator[Segment]:
+        """Give all segments, front to back."""
+        return (placed.segment for _, placed in self.placed())
 
 
 def pack(snapshots: Mapping[str, Snapshot]) -> dict[str, bytes]:

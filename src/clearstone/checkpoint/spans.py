@@ -47,19 +47,11 @@ def pack(trace: Trace) -> tuple[bytes, bytes]:
 
 
 def _packed(row: SpanRow, span: Span, pile: _Pile) -> dict[str, Any]:
-    outcome = span.outcome
-    failure = outcome.failure if outcome is not None else None
-    given = (
-        span.input,
-        outcome.value if outcome is not None else None,
-        failure.value if failure is not None else None,
-        outcome.effects if outcome is not None else None,
-    )
     plain = row._replace(trace_id=row.trace_id.hex(), input=None, output=None, error=None, effects=None)  # type: ignore[arg-type]
     return {
         "row": plain[:-_PAYLOADS],
-        "payloads": [pile.place(each) for each in given],
-        "chunks": [[each.at_ns, pile.place(each.value)] for each in (outcome.chunks if outcome is not None else ())],
+        "payloads": [pile.place(each) for each in span.values],
+        "chunks": [[each.at_ns, pile.place(each.value)] for each in span.chunks],
         "observed_ns": span.observed_ns,
         "interrupted": span.interrupted,
     }

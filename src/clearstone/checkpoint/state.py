@@ -13,21 +13,21 @@ Refused: ``copy.deepcopy`` (slower than pickling, and shares what it cannot copy
 
 from __future__ import annotations
 
-import contextlib
 import inspect
 import io
 import pickle
 from dataclasses import dataclass, field
-from types import BuiltinFunctionType, MemberDescriptorType, SimpleNamespace
+from types import BuiltinFunctionType, SimpleNamespace
 from typing import TYPE_CHECKING, Any, Literal
 
 from clearstone.checkpoint import restoring
+from clearstone.checkpoint.attributes import NOTHING, in_dict, in_slots, put
 from clearstone.checkpoint.joining import joined
 from clearstone.checkpoint.missing import Missing, MissingMember
 from clearstone.checkpoint.options import options_of
 from clearstone.checkpoint.pickling import Replaced, StatePickler, Survey, described, secret, secrets_in
 from clearstone.checkpoint.refusals import find
-from clearstone.checkpoint.segments import Placed, Segment, Snapshot
+from clearstone.checkpoint.snapshots import Placed, Segment, Snapshot
 from clearstone.checkpoint.takers import taker_of
 from clearstone.codec import payload
 from clearstone.errors import StateError
@@ -207,15 +207,16 @@ def restore(agent_class: type, state: AgentState) -> Any:
     if state.form == "methods":
         _give_to_load_state(agent, _brought_back(agent_class, values, state.missing))
     else:
-        _set_attributes(agent, values)
-    restoring.fill(agent, state.missing, _set_attribute)
+        for name, value in values.items():
+            put(agent, name, value)
+    restoring.fill(agent, state.missing)
     return agent
 
 
 def _brought_back(cls: type, values: dict[str, Any], missing: tuple[MissingMember, ...]) -> dict[str, Any]:
     """Return `values` as `load_state` gets them: with what can be made again."""
     found = {each.name: made for each in missing if each.name in values for made in [restoring.made(cls, each)]}
-    return {**values, **{name: value for name, value in found.items() if value is not restoring.NOTHING}}
+    return {**values, **{name: value for name, value in found.items() if value is not NOTHING}}
 
 
 def load_values(state: AgentState, agent: Any) -> dict[str, Any]:
@@ -264,35 +265,12 @@ def _attributes(agent: Any) -> dict[str, Any]:
             f"{type(agent).__qualname__} is built on {native.__qualname__}, whose content is not in its attributes; "
             f"define get_state() and load_state()"
         )
-    found = {}
-    for name, slot in _slots(type(agent)).items():
-        with contextlib.suppress(AttributeError):  # never set
-            found[name] = slot.__get__(agent)
-    return {**found, **(_dict(agent) or {})}
-
-
-def _dict(agent: Any) -> dict[str, Any] | None:
-    """Return the agent's ``__dict__``, past `__getattr__`; None where there are slots only."""
-    try:
-        attributes: dict[str, Any] = object.__getattribute__(agent, "__dict__")
-    except AttributeError:
-        return None
-    return attributes
+    return {**in_slots(agent), **(in_dict(agent) or {})}
 
 
 def _native_base(cls: type) -> Any:
     """Return the nearest base that is made by C code of its own; `object` where the class is Python's all the way."""
     return next(base for base in cls.__mro__ if isinstance(vars(base).get("__new__"), BuiltinFunctionType))
-
-
-def _slots(cls: type) -> dict[str, MemberDescriptorType]:
-    """Return the slots of a class by the name they have in it; a private one is mangled there."""
-    found: dict[str, MemberDescriptorType] = {}
-    for base in cls.__mro__:
-        if "__slots__" in vars(base):
-            members = {name: member for name, member in vars(base).items() if isinstance(member, MemberDescriptorType)}
-            found = {**members, **found}
-    return found
 
 
 def _blank(cls: type) -> Any:
@@ -311,23 +289,3 @@ def _give_to_load_state(agent: Any, values: dict[str, Any]) -> None:
         agent.load_state(values)
     except Exception as error:
         raise StateError(f"{type(agent).__qualname__}.load_state() raised {type(error).__name__}: {error}") from error
-
-
-def _set_attributes(agent: Any, values: dict[str, Any]) -> None:
-    for name, value in values.items():
-        _set_attribute(agent, name, value)
-
-
-def _set_attribute(owner: Any, name: str, value: Any) -> None:
-    """Set it past ``__setattr__``, which frozen dataclasses and validating models refuse.
-
-    Raises:
-        StateError: there is no place for it.
-    """
-    slot, attributes = _slots(type(owner)).get(name), _dict(owner)
-    if slot is not None:
-        slot.__set__(owner, value)
-    elif attributes is not None:
-        attributes[name] = value
-    else:
-        raise StateError(f"{type(owner).__qualname__} has no slot {name!r} today, but the saved state fills it")

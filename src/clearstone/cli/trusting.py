@@ -12,7 +12,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from clearstone.checkpoint.model import Checkpoint
-    from clearstone.span import Payload
 
 OUR_OWN = ("clearstone.", "cloudpickle.")
 """Modules that put values together, in every checkpoint: told last."""
@@ -68,21 +67,10 @@ def _names(checkpoint: Checkpoint) -> Iterator[str]:
     from clearstone.errors import CheckpointDamagedError
 
     try:
-        for given in _payloads(checkpoint):
+        for given in checkpoint.payloads():
             if given.codec != "stand-in":
                 yield from inert.names(given.data)
         for state in filter(None, (checkpoint.state, checkpoint.state_at_end)):
             yield from names_in(state.snapshot)
     except CheckpointDamagedError as error:
         yield f"? ({error})"
-
-
-def _payloads(checkpoint: Checkpoint) -> Iterator[Payload]:
-    """Give what a replay may load of a checkpoint besides its states."""
-    call, failure = checkpoint.call, checkpoint.failure
-    held = (
-        checkpoint.agent_class,
-        call.input if call is not None else None,
-        failure.value if failure is not None else None,
-    )
-    yield from (each for each in held if each is not None)

@@ -12,7 +12,7 @@ from clearstone.store import blobs, texts
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from clearstone.checkpoint.segments import Snapshot
+    from clearstone.checkpoint.snapshots import Snapshot
     from clearstone.span import Failure, Outcome, Payload, Span
     from clearstone.store.texts import Term
 

@@ -5,7 +5,8 @@ are passed over at once, and items of a list are found again by it: those that s
 between them those that were added, removed or changed in place.
 
 Invariant: nothing is loaded, and no value of the user's is compared by its own ``==``. Two values without a difference
-have the same types, values and order. Cycles and depth are bounded; what is deeper than `DEEPEST` counts as one value.
+have the same types, values and order, but for which parts are one object. Cycles and depth are bounded: what is deeper
+than `DEEPEST` is compared too, and told as one difference.
 
 Refused: a diff of lines of text (a long message is one line, and a moved one is two changes).
 """
@@ -30,6 +31,9 @@ DEEPEST = 100
 Kind = Literal["added", "removed", "changed", "moved"]
 NOTHING: Any = object()
 
+WIDTH = 60
+"""Characters of a value that are shown."""
+
 
 @dataclass(frozen=True, slots=True)
 class Difference:
@@ -50,7 +54,10 @@ class Difference:
     moved_from: str = ""
 
     def __str__(self) -> str:
-        before, after = ("" if each is NOTHING else show.render(each, width=60) for each in (self.before, self.after))
+        values = self.before, self.after
+        if all(isinstance(each, str | bytes) for each in values):
+            values = _from_where_they_differ(*values)
+        before, after = ("" if each is NOTHING else show.render(each, width=WIDTH) for each in values)
         if self.kind == "moved":
             return f"moved {self.moved_from} -> {self.path}: {after}"
         if self.kind == "changed":
@@ -69,6 +76,15 @@ class Difference:
         return found
 
 
+def _from_where_they_differ(before: Any, after: Any) -> tuple[Any, Any]:
+    """Cut from two texts the beginning that they share, where nothing else of them would be shown."""
+    at = next((at for at, (one, other) in enumerate(zip(before, after, strict=False)) if one != other), 0)
+    if type(before) is not type(after) or at < WIDTH // 2:
+        return before, after
+    more = "..." if isinstance(before, str) else b"..."
+    return more + before[at - WIDTH // 4 :], more + after[at - WIDTH // 4 :]
+
+
 def differences(before: Node, after: Node, path: str = "") -> Iterator[Difference]:
     """Give the differences between two values, in the order of the second's paths.
 
@@ -84,7 +100,7 @@ class _Comparison:
     def __init__(self) -> None:
         self._tokens: dict[int, bytes] = {}
         self._kept: list[Node] = []  # an id is its node's as long as that lives
-        self._open: set[int] = set()
+        self._open: dict[int, int] = {}  # nodes that are being read, and how deep
         self._compared: set[tuple[int, int]] = set()
 
     def between(self, before: Node, after: Node, path: str, depth: int = 0) -> Iterator[Difference]:
@@ -142,15 +158,15 @@ class _Comparison:
         token = self._tokens.get(id(node))
         if token is not None:
             return token
-        if id(node) in self._open:
-            return b"again"
+        if id(node) in self._open:  # a cycle: it is told by where it closes
+            return b"again %d" % (depth - self._open[id(node)])
         if depth > DEEPEST:
             return _flat(node)
-        self._open.add(id(node))
+        self._open[id(node)] = depth
         try:
             token = self._digest(node, depth)
         finally:
-            self._open.discard(id(node))
+            del self._open[id(node)]
         self._tokens[id(node)] = token
         self._kept.append(node)
         return token

@@ -58,7 +58,7 @@ def read(data: bytes, *, buffers: Sequence[bytes] = (), limits: Limits = DEFAULT
         The value as a tree of nodes; an `Unreadable` if the bytes are no whole pickle or more than `limits` allow; an
         `Aside` if a loader would do more than make the value.
     """
-    return Machine(data, buffers, limits).run(HANDLERS)
+    return _ran(data, (), buffers, limits)[0]
 
 
 def read_after(
@@ -72,9 +72,8 @@ def read_after(
         buffers: its out-of-band buffers, in order.
         limits: where to stop.
     """
-    machine = Machine(data, buffers, limits)
-    machine.memo.update(enumerate(seeds))
-    return machine.run(HANDLERS), machine.memo
+    node, machine = _ran(data, seeds, buffers, limits)
+    return node, machine.memo
 
 
 def followed(
@@ -85,10 +84,12 @@ def followed(
     Raises:
         CheckpointDamagedError: `data` cannot be followed to its end.
     """
-    machine = Machine(data, buffers, limits)
-    machine.memo.update(enumerate(seeds))
-    node = machine.run(HANDLERS)
-    _require_end(machine)
+    node, machine = _ran(data, seeds, buffers, limits)
+    if machine.halted:
+        raise CheckpointDamagedError(
+            f"the names in a pickle cannot be listed: {machine.halted} (at byte {machine.at} of {len(data)}). "
+            f"See what can be read of it with 'clearstone inspect'."
+        )
     return node, machine.memo, list(machine.names)
 
 
@@ -104,15 +105,10 @@ def names(data: bytes, *, limits: Limits = DEFAULT) -> list[str]:
     Raises:
         CheckpointDamagedError: `data` cannot be followed to its end, so the list would not be whole.
     """
-    machine = Machine(data, (), limits)
-    machine.run(HANDLERS)
-    _require_end(machine)
-    return list(machine.names)
+    return followed(data, (), limits=limits)[2]
 
 
-def _require_end(machine: Machine) -> None:
-    if machine.halted:
-        raise CheckpointDamagedError(
-            f"the names in a pickle cannot be listed: {machine.halted} (at byte {machine.at} of {len(machine.data)}). "
-            f"See what can be read of it with 'clearstone inspect'."
-        )
+def _ran(data: bytes, seeds: Sequence[Node], buffers: Sequence[bytes], limits: Limits) -> tuple[Node, Machine]:
+    machine = Machine(data, buffers, limits)
+    machine.memo.update(enumerate(seeds))
+    return machine.run(HANDLERS), machine

@@ -23,9 +23,9 @@ import threading
 import weakref
 from collections import Counter, OrderedDict, defaultdict, deque
 from itertools import chain
-from types import MemberDescriptorType
 from typing import TYPE_CHECKING, Any
 
+from clearstone.checkpoint.attributes import slots_of
 from clearstone.codec.arguments import encode_arguments, without_hidden
 from clearstone.codec.exceptions import or_described
 from clearstone.codec.payload import encode
@@ -190,7 +190,7 @@ def others_on(instance: Any, span: Any) -> tuple[str, ...]:
 
 def _look(instance: Any) -> dict[str, Look]:
     found = {name: _seen(value) for name, value in getattr(instance, "__dict__", {}).copy().items()}
-    for name in _slots(type(instance)):
+    for name in slots_of(type(instance)):
         with contextlib.suppress(AttributeError):  # not set
             found[name] = _seen(getattr(instance, name))
     return found
@@ -209,25 +209,6 @@ def _seen(value: Any) -> Look:
 
 def _items(value: Any) -> tuple[Any, ...]:
     return tuple(chain.from_iterable(value.items())) if type(value) in DICTS else tuple(value)
-
-
-def _slots(cls: type) -> tuple[str, ...]:
-    try:
-        known = _slots_of.get(cls)
-        if known is None:
-            known = _slots_of[cls] = _listed_slots(cls)
-    except Exception:  # a metaclass of the user's has no hash, or an odd one
-        return _listed_slots(cls)
-    return known
-
-
-def _listed_slots(cls: type) -> tuple[str, ...]:
-    """The names as the class has them: a private one is written with the class's name."""
-    members = chain.from_iterable(vars(base).items() for base in cls.__mro__)
-    return tuple(name for name, member in members if isinstance(member, MemberDescriptorType))
-
-
-_slots_of: weakref.WeakKeyDictionary[type, tuple[str, ...]] = weakref.WeakKeyDictionary()
 
 
 def end(watch: Watch) -> tuple[int, bytes] | None:

@@ -50,8 +50,7 @@ class Journal:
 
     Args:
         folder: where each process has its folder; None to keep records in memory.
-        wake: called after an append while `parked` is true or which needed another segment; with ``"room"`` when there
-            is no room for one.
+        wake: called after an append that found it `parked` or needed a segment; with ``"room"`` where none has room.
         limit: at most so many bytes of segments.
         on_full: what happens past the limit: ``"block"`` waits for the writer, ``"drop-and-count"`` drops the record.
         may_wait: whether the calling thread may wait for room; where it may not, the record is dropped and counted.

@@ -129,10 +129,11 @@ class Recording:
                 from clearstone.checkpoint import policy  # with the first boundary: most programs have none
 
                 # part of the call: what it calls starts later
-                entry = call.entry = policy.at_entry(site, instance, start_ns, call.others_on)
+                entry = call.entry = policy.at_entry(site, instance, start_ns, call)
                 if entry.due:
                     call.plain = False  # its input is asked for when it ends
-                    policy.save_entry(entry, call.snapshot, call.trace_so_far)
+                if entry.wants_entry:
+                    policy.save_entry(entry, call)
         except Exception as error:
             faults.report(f"recording a call of {site.key}", error)
             return run.PASSING
@@ -223,7 +224,7 @@ class RecordedCall(LiveSpan):
             return True
         from clearstone.checkpoint import schedule
 
-        return schedule.any_nested(self.site.key, instance)
+        return schedule.schedule_of(self.site.key, instance).nested
 
     def _watch(self, instance: Any, args: Any, kwargs: Any) -> bytes:
         try:
@@ -328,8 +329,7 @@ class RecordedCall(LiveSpan):
             else:
                 self.output = form, data
                 self.end(elapsed)
-                if entry is not None and entry.wants_exit:
-                    self._exited(entry)
+                self._exited(entry)
         except Exception as error:
             faults.report(f"recording the result of {self.name}", error)
             self.output = None
@@ -349,8 +349,8 @@ class RecordedCall(LiveSpan):
                 from clearstone.checkpoint import policy
 
                 if policy.counts(error):
-                    policy.at_failure(entry, self.snapshot(), self.trace_so_far(), error, self.others_on)
-                elif entry.wants_exit:
+                    policy.at_failure(entry, self, error)
+                else:
                     self._exited(entry)
         except Exception as fault:
             faults.report(f"recording the failure of {self.name}", fault)
@@ -365,17 +365,18 @@ class RecordedCall(LiveSpan):
             self.complete = False
             self._ending()
             self.end()
-            if entry is not None and entry.wants_exit:
-                self._exited(entry)
+            self._exited(entry)
         except Exception as error:
             faults.report(f"recording the end of {self.name}", error)
         finally:
             self.end()
 
     def _exited(self, entry: Any) -> None:
-        from clearstone.checkpoint import policy
+        """Save the checkpoint of a boundary that ended without a failure, if one is due."""
+        if entry is not None and entry.wants_exit:
+            from clearstone.checkpoint import policy
 
-        policy.at_exit(entry, self.snapshot(), self.trace_so_far(), self.others_on)
+            policy.at_exit(entry, self)
 
     def _ending(self) -> None:
         """Take down what the call did; what was kept for that is let go of, also where it fails."""

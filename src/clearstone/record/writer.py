@@ -22,8 +22,7 @@ import threading
 import time
 from typing import TYPE_CHECKING, Literal
 
-from clearstone.errors import StoreError
-from clearstone.record import faults, layout, lifetime
+from clearstone.record import faults, layout, lifetime, upkeep
 from clearstone.record.batches import Assembler, store_records
 from clearstone.record.journal import Journal
 from clearstone.record.supply import LARGEST
@@ -178,14 +177,9 @@ class Writer:
 
     def interrupt_open_spans(self) -> None:
         """Mark what has not ended as interrupted, for the process is about to end; what ends after all is unmarked."""
-        interrupt = getattr(self._store, "interrupt", None)
-        if interrupt is not None:
-            try:
-                with self._alone() as alone:
-                    if alone:
-                        interrupt(self.journal.process.token)
-            except Exception as error:
-                faults.report("marking interrupted spans", error)
+        with self._alone() as alone:
+            if alone:
+                upkeep.interrupt(self._store, self.journal.process.token)
 
     @property
     def problem(self) -> BaseException | None:
@@ -329,17 +323,8 @@ class Writer:
 
     def _tidy(self, seconds: float) -> bool:
         """Let the store do what can wait; return whether something is left that may be done now."""
-        tidy = getattr(self._store, "tidy", None)
-        if tidy is None:
-            return False
-        try:
-            with self._alone() as alone:
-                return alone and bool(tidy(seconds))
-        except StoreError:  # locked, full or down: at another time
-            return False
-        except Exception as error:
-            faults.report("tidying the store", error)
-            return False
+        with self._alone() as alone:
+            return alone and upkeep.tidy(self._store, seconds)
 
     @contextlib.contextmanager
     def _alone(self) -> Iterator[bool]:
@@ -411,6 +396,4 @@ class Writer:
         self.journal.after_fork_in_child()
         lifetime.running.discard(self)
         self._reset()
-        forget = getattr(self._store, "forget_connection", None)
-        if forget is not None:
-            forget()
+        upkeep.forget_connection(self._store)

@@ -145,9 +145,8 @@ def batch_of(spans: Iterable[Span]) -> Batch:
     for span in spans:
         row = _span_row(span, indexes.setdefault(_site_row(span), len(indexes)))
         found.append(row)
-        if span.outcome is not None:
-            numbered = enumerate(span.outcome.chunks)
-            chunks += [ChunkRow(row.span_id, number, each.at_ns, _raw(each.value)) for number, each in numbered]
+        numbered = enumerate(span.chunks)
+        chunks += [ChunkRow(row.span_id, number, each.at_ns, _raw(each.value)) for number, each in numbered]
     return Batch(NO_PROCESS, list(indexes), found, (), chunks)
 
 
@@ -188,10 +187,7 @@ def _span_row(span: Span, site: int) -> SpanRow:
         error_message,
         error_traceback,
         error_raised_at,
-        _raw(span.input) if span.input is not None else None,
-        _raw(outcome.value) if outcome is not None and outcome.value is not None else None,
-        _raw(failure.value) if failure is not None else None,
-        _raw(outcome.effects) if outcome is not None and outcome.effects is not None else None,
+        *(_raw(each) if each is not None else None for each in span.values),
     )
 
 
