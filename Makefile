@@ -55,6 +55,7 @@ bench: $(VENV)/.dev  ## the figures and plots of docs/performance.md; makes an e
 	$(BIN)/python benchmarks/overhead.py --only $(FASTER) --out $(RESULTS)
 	cp $(RESULTS)/all/growth.svg $(RESULTS)/growth.svg
 	$(BIN)/python benchmarks/store.py --out $(RESULTS)
+	$(BIN)/python benchmarks/checkpoints.py --out $(RESULTS)
 	$(BIN)/python benchmarks/floor.py > $(RESULTS)/floor.md
 	$(BIN)/python benchmarks/history.py > $(RESULTS)/history.txt
 	$(BIN)/python benchmarks/startup.py > $(RESULTS)/startup.txt

@@ -25,9 +25,10 @@ REQUIREMENTS: dict[str, tuple[str, ...]] = {
     "langfuse": (WRAPT, "langfuse==5.0.4"),
     "logfire": (WRAPT, "logfire==5.4.0"),
     "mlflow": (WRAPT, "mlflow==3.17.2"),
+    "langgraph": ("cloudpickle==3.1.3", "langgraph-checkpoint-sqlite==3.1.0"),
     "plots": ("matplotlib==3.11.2",),
 }
-"""What is installed where. Every environment has wrapt, whose pass-through is the unit of the figures."""
+"""What is installed where. Recorders of calls have wrapt, whose pass-through is the unit of the figures."""
 
 
 def interpreter(name: str) -> Path:

@@ -4,6 +4,7 @@ python plots.py RAW.json FOLDER
 """
 
 import json
+import statistics
 import sys
 from pathlib import Path
 from typing import Any
@@ -77,8 +78,32 @@ def store(raw: Raw, path: Path) -> None:
     save(plot, path)
 
 
+def checkpoints(raw: Raw, path: Path) -> None:
+    """Draw what a saved step costs as the state grows: time, and bytes on disk."""
+    plot, (time, room) = plt.subplots(1, 2, figsize=(11, 4.5))
+    for place, (name, sizes) in enumerate(raw["steps"].items()):
+        if len(sizes) < 2:
+            continue
+        at = [int(size) for size in sizes]
+        steps = [1000 * statistics.median(statistics.median(each["seconds"]) for each in of) for of in sizes.values()]
+        time.plot(at, steps, marker="o", label=name, color=COLOURS[place % len(COLOURS)])
+        if all("bytes" in of[0] for of in sizes.values()):
+            kilobytes = [statistics.median(each["bytes"] for each in of) / 1000 for of in sizes.values()]
+            room.plot(at, kilobytes, marker="o", label=name, color=COLOURS[place % len(COLOURS)])
+    for axes, title in ((time, "milliseconds a step"), (room, "kilobytes on disk a step")):
+        axes.set_xscale("log")
+        axes.set_yscale("log")
+        axes.set_xlabel("messages in the state")
+        axes.set_ylabel(title)
+    time.legend(fontsize=8)
+    save(plot, path)
+
+
 def main() -> None:
     raw, folder = json.loads(Path(sys.argv[1]).read_text()), Path(sys.argv[2])
+    if "steps" in raw:
+        checkpoints(raw, folder / "checkpoints.svg")
+        return
     if "curves" in raw:
         store(raw, folder / "store.svg")
         return

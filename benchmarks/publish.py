@@ -18,7 +18,7 @@ from environments import HERE
 
 DOCS = HERE.parent / "docs"
 PAGE, FOLDER = DOCS / "performance.md", DOCS / "benchmarks"
-KEPT = ("overhead.svg", "growth.svg", "store.json", "store.svg")
+KEPT = ("overhead.svg", "growth.svg", "store.json", "store.svg", "checkpoints.json", "checkpoints.svg")
 
 
 def filled(page: str, results: Path) -> str:

@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from clearstone import home, run
+from clearstone.checkpoint import budget
 from clearstone.codec import redact
 from clearstone.record import default, faults
 
@@ -37,6 +38,7 @@ def isolated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))  # where the machine's key is made
     monkeypatch.delenv("CLEARSTONE_DISABLED", raising=False)
     home.set_home(None)
+    budget.begin_anew()
     clocks = (time.time, time.sleep, os.urandom, random.random, sys.breakpointhook, sys.gettrace())
     faults_before = faults.counts()
     yield

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from clearstone.span import Span
+    from clearstone.span import Payload, Span
 
 own: contextvars.ContextVar[str] = contextvars.ContextVar("own", default="the default")
 
@@ -42,6 +42,8 @@ class FakeSpan:
     in_boundary: bool = False
     inherited: bool = False
     name: str = "fake"
+    databases: tuple[Path | None, ...] = ()
+    is_outermost: bool = True
 
     @property
     def number(self) -> int:
@@ -57,7 +59,10 @@ class FakeSpan:
     def snapshot(self) -> Span:
         raise NotImplementedError
 
-    def trace_so_far(self) -> Trace:
+    def given(self) -> Payload | None:
+        raise NotImplementedError
+
+    def trace_so_far(self, trace_id: str = "") -> Trace:
         return Trace(self.trace_id)
 
     def others_on(self, instance: Any) -> tuple[str, ...]:

@@ -11,6 +11,7 @@ import inspect
 from dataclasses import replace as with_changes
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
+from clearstone.checkpoint.budget import SHARE
 from clearstone.checkpoint.origin import is_installed
 from clearstone.decorators import InheritedMethod, TracedFunction, decorated, own_site
 from clearstone.errors import ConfigurationError
@@ -20,7 +21,8 @@ from clearstone.span import Site
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
-    from clearstone.checkpoint.schedule import On
+    from clearstone.checkpoint.options import Verify
+    from clearstone.checkpoint.schedule import KeptEntry, On
 
 C = TypeVar("C")
 
@@ -34,6 +36,7 @@ def checkpointable(
     *,
     exclude: Iterable[str] = (),
     rebuild: Mapping[str, Callable[[], Any]] | None = None,
+    verify: Verify | None = None,
     on: On = "error",
     every: int = 1,
     interval: float = 0.0,
@@ -41,6 +44,8 @@ def checkpointable(
     keep: int | None = None,
     keep_runs: int = 0,
     nested: bool = False,
+    entry: KeptEntry = "memory",
+    budget: float | None = SHARE,
 ) -> Callable[[C], C]: ...
 def checkpointable(
     target: Any = None,
@@ -48,6 +53,7 @@ def checkpointable(
     *,
     exclude: Iterable[str] = (),
     rebuild: Mapping[str, Callable[[], Any]] | None = None,
+    verify: Verify | None = None,
     on: On = "error",
     every: int = 1,
     interval: float = 0.0,
@@ -55,6 +61,8 @@ def checkpointable(
     keep: int | None = None,
     keep_runs: int = 0,
     nested: bool = False,
+    entry: KeptEntry = "memory",
+    budget: float | None = SHARE,
 ) -> Any:
     """Save the agent's state when an exception leaves it.
 
@@ -69,9 +77,12 @@ def checkpointable(
 
     Args:
         target: the class, method or function, when used without parentheses.
-        exclude: names of attributes that are not saved. Above a class only, as is `rebuild`.
+        exclude: names of attributes that are not saved. Above a class only, as are `rebuild` and `verify`.
         rebuild: makers of attributes that are not saved, by name, called without arguments when a state is restored:
             ``rebuild={"client": make_client}``. ``"search.client"`` names an attribute of another object.
+        verify: ``"all"`` makes sure at the entry of each call that the whole state is saved as it is; so it is where
+            neither the class nor a base says anything. ``"budget"`` does so at a failure, an explicit checkpoint and
+            exit; at entry an edit in place of an old element of a long list or dict may be seen some calls late.
         on: when a call that does not fail is saved too: ``"entry"`` (before its code runs), ``"exit"`` (when it has
             ended) or ``"always"`` (both). Failures are saved whatever this says.
         every: of so many calls one, the first among them.
@@ -80,6 +91,10 @@ def checkpointable(
         keep: of each trace the newest so many of these; None for all.
         keep_runs: keep the newest so many calls that did not fail, so that a wrong answer can be replayed later.
         nested: whether a call inside another boundary's is saved on its own.
+        entry: ``"durable"`` writes the state at entry to the disk at once, and removes it when the call ends: a process
+            that is killed, hangs or runs out of memory can then be replayed too.
+        budget: the share of the time that snapshots may take. A call that would exceed it starts from the last snapshot
+            of its agent, and a replay makes the calls since again first; None takes them all.
 
     Returns:
         The same class, or the decorated callable.
@@ -90,9 +105,17 @@ def checkpointable(
     from clearstone.checkpoint import options, policy  # noqa: F401 - no part of the import, nor of the first call
     from clearstone.checkpoint import schedule as schedules
 
-    chosen = options.checked(exclude, {} if rebuild is None else rebuild)
+    chosen = options.checked(exclude, {} if rebuild is None else rebuild, verify)
     plan = schedules.checked(
-        on=on, every=every, interval=interval, when=when, keep=keep, keep_runs=keep_runs, nested=nested
+        on=on,
+        every=every,
+        interval=interval,
+        when=when,
+        keep=keep,
+        keep_runs=keep_runs,
+        nested=nested,
+        entry=entry,
+        budget=budget,
     )
 
     def decorate(target: Any) -> Any:
@@ -103,7 +126,9 @@ def checkpointable(
                 setattr(target, schedules.ATTRIBUTE, plan)
             return _bounded_class(target)
         if chosen != options.StateOptions():
-            raise ConfigurationError("exclude= and rebuild= are about an agent's state: put them above its class")
+            raise ConfigurationError(
+                "exclude=, rebuild= and verify= are about an agent's state: put them above its class"
+            )
         bounded = _bounded(target)
         if plan != schedules.ON_ERROR:
             schedules.of_site(_site_key(bounded), plan)

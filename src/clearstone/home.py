@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from pathlib import Path
 
@@ -37,7 +38,12 @@ def trace_file() -> Path:
 
 def checkpoint_folder() -> Path:
     """Return the folder of automatic checkpoints."""
-    return home() / "checkpoints"
+    return _checkpoints_in(home())
+
+
+@functools.lru_cache(maxsize=8)
+def _checkpoints_in(folder: Path) -> Path:
+    return folder / "checkpoints"
 
 
 def ensure_home() -> Path:

@@ -25,8 +25,9 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
+    from pathlib import Path
 
-    from clearstone.span import Site, Span, Trace
+    from clearstone.span import Payload, Site, Span, Trace
 
 
 StreamKind = Literal["iterator", "async iterator"]
@@ -156,8 +157,19 @@ class OpenSpan(SpanAbove, Protocol):
     def others_on(self, instance: Any) -> tuple[str, ...]:
         """The names of calls at work on an object that are neither this one nor above it."""
 
-    def trace_so_far(self) -> Trace:
-        """Every span of this trace known in this process: ended, stored and still open ones."""
+    def trace_so_far(self, trace_id: str = "") -> Trace:
+        """Every span of this trace, or of another one, known in this process: ended, stored and still open ones."""
+
+    def given(self) -> Payload | None:
+        """What the call was given, as it was recorded."""
+
+    @property
+    def databases(self) -> tuple[Path | None, ...]:
+        """Where this trace is recorded; None for a place that does not outlive the process."""
+
+    @property
+    def is_outermost(self) -> bool:
+        """Whether no boundary is open above it."""
 
 
 class PassingCall:
@@ -291,6 +303,15 @@ def find_open_span(span_id: str) -> OpenSpan | None:
         return live.get(number) or live_streams.get(number)
     except ValueError:  # no span id at all
         return None
+
+
+def settle() -> None:
+    """Bring what this process has recorded into its databases, for a reader of one. The recorder says how."""
+    for each in settlers:
+        each()
+
+
+settlers: list[Callable[[], object]] = []
 
 
 def open_spans() -> tuple[OpenSpan, ...]:

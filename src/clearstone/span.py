@@ -266,6 +266,10 @@ class Trace:
                 inside.add(span.span_id)
         return Trace(self.trace_id, tuple(span for span in self.spans if span.span_id in inside))
 
+    def until(self, at_ns: int) -> Trace:
+        """Return the trace as it was at a moment, nanoseconds since the epoch: what ended later is open in it."""
+        return Trace(self.trace_id, tuple(_as_it_was(span, at_ns) for span in self.spans if span.start_ns <= at_ns))
+
     def merged(self, other: Trace) -> Trace:
         """Return both traces as one; where a span is in both, the one that has ended, else the later look, wins."""
         newest = {span.span_id: span for span in self.spans}
@@ -274,6 +278,21 @@ class Trace:
             if known is None or _is_newer(span, known):
                 newest[span.span_id] = span if known is None else _with_chunks_of(span, known)
         return Trace(self.trace_id, in_start_order(newest.values()))
+
+
+def _as_it_was(span: Span, at_ns: int) -> Span:
+    if span.end_ns is not None and span.end_ns <= at_ns:
+        return span
+    chunks = tuple(chunk for chunk in span.chunks if chunk.at_ns <= at_ns)
+    return replace(
+        span,
+        end_ns=None,
+        observed_ns=at_ns,
+        interrupted=False,
+        status=Status(),
+        events=tuple(event for event in span.events if event.at_ns <= at_ns),
+        outcome=Outcome("streamed", chunks=chunks, complete=False) if chunks else None,
+    )
 
 
 def _with_chunks_of(span: Span, known: Span) -> Span:

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from clearstone.checkpoint import container
 from clearstone.checkpoint.manager import CheckpointManager
+from clearstone.checkpoint.sections import ALIGNMENT, Listed
 from clearstone.codec.keys import Key
 from clearstone.errors import CheckpointDamagedError, CheckpointNotFoundError, UntrustedCheckpointError
 from clearstone.span import Span, Trace
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 HEADER = {"id": "ckpt_1", "metadata": {"\u00fc": [1, None]}}
 SECTIONS = {"state": b"the state", "empty": b"", "trace": bytes(range(40)), "long": b"a text " * 100}
 KEY = Key(b"k" * 32)
+FIELDS = container._FIELDS.size
+SIGNATURE = slice(FIELDS + 32, FIELDS + 64)
 UNREADABLE = (CheckpointDamagedError, CheckpointNotFoundError)
 
 
@@ -47,9 +50,9 @@ def forged(data: bytes, change: Callable[[dict[str, Any]], object]) -> bytes:
     header = json.loads(details)
     change(header)
     body = summary + b"\n" + json.dumps(header).encode()
-    body += b" " * (-(container._PREFIX.size + len(body)) % container.ALIGNMENT)
-    fields = data[:12] + len(body).to_bytes(4, "little")
-    return fields + hashlib.sha256(fields + body).digest() + data[48:80] + body + data[end:]
+    body += b" " * (-(container._PREFIX.size + len(body)) % ALIGNMENT)
+    fields = data[:12] + len(body).to_bytes(4, "little") + data[16:FIELDS]
+    return fields + hashlib.sha256(fields + body).digest() + data[SIGNATURE] + body + data[end:]
 
 
 # --- whole -----------------------------------------------------------------------------------------------------------
@@ -106,7 +109,7 @@ def test_every_flipped_bit_is_noticed(file: Path) -> None:
     for offset in range(len(data)):
         for bit in range(8):
             file.write_bytes(data[:offset] + bytes([data[offset] ^ (1 << bit)]) + data[offset + 1 :])
-            if 48 <= offset < 80:  # the signature: it is there for who asks whose file it is
+            if SIGNATURE.start <= offset < SIGNATURE.stop:  # it is there for who asks whose file it is
                 assert not container.read(file)[0].is_by(KEY)
                 continue
             with pytest.raises(UNREADABLE, match=str(file)):
@@ -117,7 +120,7 @@ def test_every_flipped_bit_before_the_sections_is_noticed_by_who_reads_the_heade
     data = file.read_bytes()
     for offset in range(header_end(data)):
         file.write_bytes(data[:offset] + bytes([data[offset] ^ 0x10]) + data[offset + 1 :])
-        if 48 <= offset < 80:
+        if SIGNATURE.start <= offset < SIGNATURE.stop:
             assert not container.read_header(file).is_by(KEY)
             continue
         with pytest.raises(UNREADABLE, match=str(file)):
@@ -184,13 +187,13 @@ def a_folder(path: Path) -> None:
 
 def a_newer_major(path: Path) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(container, "FORMAT", (4, 0))
+        patch.setattr(container, "FORMAT", (5, 0))
         container.write(path, HEADER, SECTIONS, KEY)
 
 
 def an_older_major(path: Path) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(container, "FORMAT", (2, 0))
+        patch.setattr(container, "FORMAT", (3, 0))
         container.write(path, HEADER, SECTIONS, KEY)
 
 
@@ -198,18 +201,18 @@ def no_json(path: Path) -> None:
     container.write(path, HEADER, {}, KEY)
     data = path.read_bytes()
     body = b"{" + data[container._PREFIX.size + 1 :].replace(b"}", b" ")
-    path.write_bytes(data[:16] + hashlib.sha256(data[:16] + body).digest() + data[48:80] + body)
+    path.write_bytes(data[:FIELDS] + hashlib.sha256(data[:FIELDS] + body).digest() + data[SIGNATURE] + body)
 
 
 def no_object(path: Path) -> None:
     container.write(path, HEADER, {}, KEY)
     data = path.read_bytes()
     body = b"[]".ljust(len(data) - container._PREFIX.size)
-    path.write_bytes(data[:16] + hashlib.sha256(data[:16] + body).digest() + data[48:80] + body)
+    path.write_bytes(data[:FIELDS] + hashlib.sha256(data[:FIELDS] + body).digest() + data[SIGNATURE] + body)
 
 
 def a_header_beyond_the_file(path: Path) -> None:
-    path.write_bytes(container._PREFIX.pack(container.MAGIC, *container.FORMAT, 2**32 - 1, bytes(32), bytes(32)))
+    path.write_bytes(container._PREFIX.pack(container.MAGIC, *container.FORMAT, 2**32 - 1, 0, bytes(32), bytes(32)))
 
 
 @pytest.mark.parametrize(
@@ -219,8 +222,8 @@ def a_header_beyond_the_file(path: Path) -> None:
         (a_text, "is not a checkpoint; take another one"),
         (a_long_text, "is not a checkpoint; take another one"),
         (a_folder, "is a directory; give the checkpoint's file, which ends in .ckpt"),
-        (a_newer_major, "has format 4, and this Clearstone reads format 3: upgrade Clearstone"),
-        (an_older_major, "has format 2, and this Clearstone reads format 3: made by an earlier Clearstone"),
+        (a_newer_major, "has format 5, and this Clearstone reads format 4: upgrade Clearstone"),
+        (an_older_major, "has format 3, and this Clearstone reads format 4: made by an earlier Clearstone"),
         (no_json, "has a header that is no JSON"),
         (no_object, "has a header that is no JSON object"),
         (a_header_beyond_the_file, "is torn or altered"),
@@ -250,13 +253,13 @@ def test_a_path_that_cannot_be_a_file_is_an_error_of_ours(tmp_path: Path, path: 
 
 
 def test_a_newer_minor_format_is_read(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(container, "FORMAT", (3, 7))
+    monkeypatch.setattr(container, "FORMAT", (4, 7))
     container.write(file, {**HEADER, "added later": 1}, {**SECTIONS, "added later": b"x"}, KEY)
     monkeypatch.undo()
     assert container.read(file)[1] == {**SECTIONS, "added later": b"x"}
     with pytest.raises(CheckpointDamagedError, match="a section 'added later' that this Clearstone does not know"):
         container.read(file, SECTIONS)
-    file.write_bytes(forged(file.read_bytes(), lambda header: header["sections"][-1].update(critical=False)))
+    file.write_bytes(forged(file.read_bytes(), lambda header: header["sections"][-1].__setitem__(-1, False)))
     assert container.read(file, SECTIONS)[1] == SECTIONS
 
 
@@ -268,46 +271,49 @@ def test_what_packs_well_is_packed_and_what_does_not_is_stored_as_it_is(tmp_path
     container.write(tmp_path / "a.ckpt", {}, sections, KEY)
     header, read = container.read(tmp_path / "a.ckpt")
     assert read == sections
-    listed = {each["name"]: each for each in header.content["sections"]}
-    assert {name: each["codec"] for name, each in listed.items()} == {"text": "zstd", "noise": "none", "short": "none"}
-    assert listed["text"]["length"] < 1000
-    assert all((header.end + each["offset"]) % container.ALIGNMENT == 0 for each in listed.values())
+    listed = {each[0]: Listed(*each) for each in header.content["sections"]}
+    assert {name: each.codec for name, each in listed.items()} == {"text": "zstd", "noise": "none", "short": "none"}
+    assert listed["text"].length < 1000
+    assert all((header.end + each.offset) % ALIGNMENT == 0 for each in listed.values())
 
 
-def of_another_length(entry: dict[str, Any]) -> None:
-    entry["raw"] -= 1
+_, OFFSET, LENGTH, RAW, CODEC, SHA256, _ = range(7)
 
 
-def of_another_codec(entry: dict[str, Any]) -> None:
-    entry["codec"] = "gzip"
+def of_another_length(entry: list[Any]) -> None:
+    entry[RAW] -= 1
 
 
-def of_a_huge_length(entry: dict[str, Any]) -> None:
-    entry["raw"] = 1 << 50
+def of_another_codec(entry: list[Any]) -> None:
+    entry[CODEC] = "gzip"
 
 
-def not_packed_at_all(entry: dict[str, Any]) -> None:
-    entry["codec"] = "zstd"
+def of_a_huge_length(entry: list[Any]) -> None:
+    entry[RAW] = 1 << 50
 
 
-def elsewhere(entry: dict[str, Any]) -> None:
-    entry["offset"] += 64
+def not_packed_at_all(entry: list[Any]) -> None:
+    entry[CODEC] = "zstd"
 
 
-def before_the_file(entry: dict[str, Any]) -> None:
-    entry["offset"] = -(1 << 40)
+def elsewhere(entry: list[Any]) -> None:
+    entry[OFFSET] += 64
 
 
-def of_no_length(entry: dict[str, Any]) -> None:
-    entry["length"] = -1
+def before_the_file(entry: list[Any]) -> None:
+    entry[OFFSET] = -(1 << 40)
 
 
-def of_odd_type(entry: dict[str, Any]) -> None:
-    entry["length"] = "7"
+def of_no_length(entry: list[Any]) -> None:
+    entry[LENGTH] = -1
 
 
-def without_a_digest(entry: dict[str, Any]) -> None:
-    del entry["sha256"]
+def of_odd_type(entry: list[Any]) -> None:
+    entry[LENGTH] = "7"
+
+
+def without_a_digest(entry: list[Any]) -> None:
+    del entry[SHA256]
 
 
 @pytest.mark.parametrize(
@@ -318,9 +324,9 @@ def without_a_digest(entry: dict[str, Any]) -> None:
         ("trace", of_odd_type), ("trace", without_a_digest),
     ],
 )  # fmt: skip
-def test_a_forged_list_of_sections_is_refused(file: Path, name: str, change: Callable[[dict[str, Any]], None]) -> None:
+def test_a_forged_list_of_sections_is_refused(file: Path, name: str, change: Callable[[list[Any]], None]) -> None:
     def forge(header: dict[str, Any]) -> None:
-        change(next(each for each in header["sections"] if each["name"] == name))
+        change(next(each for each in header["sections"] if each[0] == name))
 
     file.write_bytes(forged(file.read_bytes(), forge))
     with pytest.raises(CheckpointDamagedError, match=str(file)):

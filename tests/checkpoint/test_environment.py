@@ -64,7 +64,7 @@ def test_a_secret_of_the_command_line_is_in_no_checkpoint(tmp_path: Path, monkey
 
     with pytest.raises(ValueError, match="on purpose"):
         fail()
-    (file,) = (tmp_path / "home" / "checkpoints").glob("*.ckpt")
+    (file,) = (tmp_path / "home" / "checkpoints").glob("*.pack")
     assert CheckpointManager().load_checkpoint(file).environment.argv == ("agent.py", "--api-key", MARKER, FOUND)
     assert not [word for word in (b"hunter2", KEY.encode()) if word in file.read_bytes()]
 

@@ -402,12 +402,22 @@ def test_a_checkpoint_saved_under_two_names_is_not_ambiguous(manager: Checkpoint
 def test_a_beginning_that_several_share_is_refused_with_their_ids(manager: CheckpointManager) -> None:
     for checkpoint_id in ("ckpt_ab1100000000", "ckpt_ab2200000000"):
         manager.save_checkpoint(a_checkpoint(a_trace("c" * 32), checkpoint_id=checkpoint_id))
-    for reference in ("ab", "ckpt_ab", "ccc"):
+    for reference in ("ab", "ckpt_ab"):
         with pytest.raises(
             CheckpointNotFoundError, match=rf"'{reference}' begins 2 checkpoints \(ckpt_ab.*; give more"
         ):
             manager.load_checkpoint(reference)
     assert manager.load_checkpoint("ab2").checkpoint_id == "ckpt_ab2200000000"
+
+
+def test_the_beginning_of_a_trace_means_the_newest_checkpoint_of_it(manager: CheckpointManager) -> None:
+    for created_ns in (1, 3, 2):
+        made = a_checkpoint(a_trace("c" * 32), checkpoint_id=f"ckpt_{created_ns}", created_ns=created_ns)
+        manager.save_checkpoint(made)
+    assert manager.load_checkpoint("ccc").checkpoint_id == "ckpt_3"
+    manager.save_checkpoint(a_checkpoint(a_trace("ccc" + "d" * 29), checkpoint_id="ckpt_4", created_ns=4))
+    with pytest.raises(CheckpointNotFoundError, match="'ccc' begins 4 checkpoints"):
+        manager.load_checkpoint("ccc")
 
 
 @pytest.mark.parametrize(
@@ -455,6 +465,7 @@ def test_the_list_is_newest_first_and_tells_each_from_its_header(manager: Checkp
     assert [info.checkpoint_id for info in manager.list_checkpoints()] == [new.checkpoint_id, old.checkpoint_id]
     assert manager.list_checkpoints()[1] == CheckpointInfo(
         path=paths[0],
+        step=None,
         checkpoint_id=old.checkpoint_id,
         trace_id=old.trace.trace_id,
         agent=f"{__name__}.Agent",

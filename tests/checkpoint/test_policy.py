@@ -19,11 +19,10 @@ import pytest
 
 import clearstone
 from clearstone import checkpointable, home, run, traced
-from clearstone.checkpoint import container, policy, state
+from clearstone.checkpoint import packs, policy, state
 from clearstone.checkpoint.manager import CheckpointManager
 from clearstone.codec import payload
 from clearstone.codec.exceptions import load_exception
-from clearstone.codec.keys import machine_key
 from clearstone.record.provider import TracerProvider
 from clearstone.span import StatusCode
 
@@ -163,7 +162,7 @@ def ask(question: str) -> str:
 def saved() -> list[Checkpoint]:
     """Load every checkpoint that was saved, newest first."""
     manager = CheckpointManager(home.checkpoint_folder())
-    return [manager.load_checkpoint(info.path) for info in manager.list_checkpoints()]
+    return [manager.load_checkpoint(info.checkpoint_id) for info in manager.list_checkpoints()]
 
 
 def the_saved() -> Checkpoint:
@@ -539,11 +538,12 @@ def test_the_users_exception_is_the_very_same_and_nothing_is_added_to_it() -> No
 
 def test_one_line_on_standard_error_names_the_file_and_the_next_command(capsys: pytest.CaptureFixture[str]) -> None:
     failing(Agent().outer)
-    (path,) = home.checkpoint_folder().glob("*.ckpt")
+    (path,) = home.checkpoint_folder().glob("*.pack")
     printed = capsys.readouterr()
     assert printed.out == ""
     assert printed.err == (
-        f"clearstone: Agent.outer failed with ValueError; checkpoint {path}; next: clearstone debug latest\n"
+        f"clearstone: Agent.outer failed with ValueError; checkpoint {the_saved().checkpoint_id} in {path}; next: "
+        f"clearstone debug latest\n"
     )
 
 
@@ -552,7 +552,7 @@ def test_a_file_below_the_working_directory_is_named_from_there(
 ) -> None:
     monkeypatch.chdir(home.ensure_home())
     failing(Agent().fail)
-    assert "; checkpoint checkpoints/" in capsys.readouterr().err
+    assert " in checkpoints/" in capsys.readouterr().err
 
 
 class RaisingStream(io.StringIO):
@@ -644,7 +644,7 @@ def test_a_full_disk_costs_the_checkpoint_and_is_said(
     def full(*_: Any) -> NoReturn:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(container, "write", full)
+    monkeypatch.setattr(packs.Pack, "_write", full)
     error = ValueError("mine")
     assert failing(Agent().fail, error=error) is error
     assert error.__context__ is None
@@ -716,9 +716,10 @@ def test_a_torn_file_of_the_same_failure_does_not_stop_the_next(capsys: pytest.C
     failing(Lines().go, 1)
     newest = CheckpointManager(home.checkpoint_folder()).list_checkpoints()[0].path
     newest.write_bytes(newest.read_bytes()[:50])
-    container.write(newest.with_name(newest.name.replace("ckpt_", "x_ckpt_")), {"made": "by hand"}, {}, machine_key())
+    (seen_file,) = (home.home() / "seen").iterdir()
+    seen_file.write_bytes(seen_file.read_bytes() + b"\xff\n3 4\nx y z\n")
     failing(Lines().go, 1)
-    assert [checkpoint.occurrences for checkpoint in saved()] == [2, 1]
+    assert [checkpoint.occurrences for checkpoint in saved()] == [3, 1]
     assert "no checkpoint" not in capsys.readouterr().err
 
 

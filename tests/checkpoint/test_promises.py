@@ -17,7 +17,8 @@ import pytest
 from tests.checkpoint.agents import Agent
 
 from clearstone import checkpointable
-from clearstone.checkpoint import container, snapshots, state
+from clearstone.checkpoint import container, manifests, state
+from clearstone.checkpoint import sections as sections_of
 from clearstone.checkpoint.joining import names_in
 from clearstone.checkpoint.manager import CheckpointManager
 from clearstone.checkpoint.segments import SIZE
@@ -279,26 +280,31 @@ def test_a_name_that_is_put_together_of_two_segments_is_listed() -> None:
     assert "os:system" not in inert.names(rest)
 
 
+def told(segments: Any, containers: Any) -> Any:
+    row = {"whole": True, "containers": containers, "rest": 0, "step": 1}
+    return {"first": 0, "segments": segments, "rows": [["state", row]]}
+
+
 @pytest.mark.parametrize(
     "table",
     [
-        {"segments": [[10]], "state": {"containers": [["list", [0, 0]]], "rest": 0}},
-        {"segments": [[10, [[0, 10], [0, 10]]]], "state": {"containers": [], "rest": 0}},
+        told([[10]], [["list", 0, [0, 0], 0]]),
+        told([[10, [[0, 10], [0, 10]]]], []),
     ],
     ids=["a segment twice", "bytes of two buffers"],
 )
 def test_a_table_that_multiplies_its_bytes_is_refused(table: Any) -> None:
     sections = {"snapshots": json.dumps(table).encode(), "segments": bytes(10), "buffers": bytes(10)}
     with pytest.raises(ValueError, match=r"twice|after its section"):
-        snapshots.unpack(sections, "state")
+        manifests.unpack(sections, "state")
 
 
 def test_a_small_file_does_not_unpack_to_all_of_memory(tmp_path: Path) -> None:
     path = tmp_path / "a.ckpt"
-    container.write(path, {}, {"state": bytes(container.FREELY + 1)}, machine_key())
+    container.write(path, {}, {"state": bytes(sections_of.FREELY + 1)}, machine_key())
     header, sections = container.read(path)
-    assert header.content["sections"][0]["codec"] == "none"
-    assert len(sections["state"]) == container.FREELY + 1
+    assert sections_of.Listed(*header.content["sections"][0]).codec == "none"
+    assert len(sections["state"]) == sections_of.FREELY + 1
 
 
 HEADERS = [
@@ -311,8 +317,8 @@ HEADERS = [
 
 @pytest.mark.parametrize("body", HEADERS, ids=["nested", "odd id", "odd time"])
 def test_a_file_with_an_odd_header_is_no_part_of_a_listing(tmp_path: Path, body: bytes) -> None:
-    fields = container._FIELDS.pack(container.MAGIC, *container.FORMAT, len(body))
-    (tmp_path / "odd.ckpt").write_bytes(fields + container._digest(fields + body) + bytes(32) + body)
+    fields = container._FIELDS.pack(container.MAGIC, *container.FORMAT, len(body), 0)
+    (tmp_path / "odd.ckpt").write_bytes(fields + sections_of.digest_of(fields + body) + bytes(32) + body)
     assert CheckpointManager(tmp_path).list_checkpoints() == []
 
 

@@ -308,6 +308,18 @@ def test_small_segments_become_larger_ones_and_an_item_is_written_three_times() 
     assert sum(len(each.data) for each in items) < 3.5 * whole
 
 
+def test_what_the_rest_referred_to_before_is_not_referred_to_for_ever() -> None:
+    agent = Agent(ms=[message(i) for i in range(SIZE)], last=None)
+
+    def step() -> None:
+        agent.ms.append(message("new"))
+        agent.last = agent.ms[-1]
+
+    taken = snapshots(agent, *[step] * 40)
+    assert all(form(restored(snapshot)) == expected for snapshot, expected in taken)
+    assert all(len(snapshot.rest.shared) <= 4 for snapshot, _ in taken)
+
+
 class Loud:
     def __reduce__(self) -> Any:
         raise ValueError("not today")

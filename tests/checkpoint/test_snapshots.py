@@ -12,7 +12,7 @@ from tests.checkpoint.agents import Agent
 from tests.checkpoint.oracle import form
 from tests.checkpoint.test_segments import message, restored
 
-from clearstone.checkpoint import snapshots
+from clearstone.checkpoint import manifests
 from clearstone.checkpoint.joining import joined, looked_at
 from clearstone.checkpoint.segments import SIZE, Segmenter
 from clearstone.checkpoint.snapshots import Placed, Segment, Snapshot
@@ -37,20 +37,20 @@ def test_two_snapshots_come_back_and_share_what_they_shared() -> None:
     first, expected = segmenter.snapshot(agent, vars(agent)), form(agent)
     agent.ms.append(message("new"))
     second = segmenter.snapshot(agent, vars(agent))
-    alone, both = snapshots.pack({"a": first}), snapshots.pack({"a": first, "b": second})
+    alone, both = manifests.pack({"a": first}), manifests.pack({"a": first, "b": second})
     assert len(both["segments"]) - len(alone["segments"]) < 1000
-    assert form(restored(snapshots.unpack(both, "a"))) == expected
-    assert form(restored(snapshots.unpack(both, "b"))) == form(agent)
+    assert form(restored(manifests.unpack(both, "a"))) == expected
+    assert form(restored(manifests.unpack(both, "b"))) == form(agent)
 
 
 def test_large_buffers_lie_apart_at_multiples_of_64_and_can_be_written_to_when_loaded() -> None:
     agent = Agent(one=np.arange(1001.0), two=np.ones((3, 5), dtype="i2"), three=b"x")
-    sections = snapshots.pack({"state": taken(agent)})
+    sections = manifests.pack({"state": taken(agent)})
     table = json.loads(sections["snapshots"])
     places = [place for row in table["segments"] for places in row[1:] for place in places]
     assert len(places) == 2
     assert all(begin % 64 == 0 for begin, _ in places)
-    again = restored(snapshots.unpack(sections, "state"))
+    again = restored(manifests.unpack(sections, "state"))
     assert np.array_equal(again.one, agent.one)
     assert np.array_equal(again.two, agent.two)
     again.one[0] = -1.0
@@ -69,33 +69,42 @@ def test_looking_at_a_state_shows_what_loading_it_gives() -> None:
 
 
 def tampered(change: Any) -> dict[str, bytes]:
-    sections = snapshots.pack({"state": taken(an_agent())})
+    sections = manifests.pack({"state": taken(an_agent())})
     table = json.loads(sections["snapshots"])
     change(table)
     return {**sections, "snapshots": json.dumps(table).encode()}
 
 
+def row(table: Any) -> Any:
+    (_, told), *_ = table["rows"]
+    return told
+
+
 TAMPERED: dict[str, Any] = {
-    "no such snapshot": lambda t: t.pop("state"),
+    "no such snapshot": lambda t: t.__setitem__("rows", []),
     "no segments": lambda t: t.pop("segments"),
     "a longer segment": lambda t: t["segments"][-1].__setitem__(0, 1 << 40),
     "a negative length": lambda t: t["segments"][0].__setitem__(0, -1),
     "a length that is a text": lambda t: t["segments"][0].__setitem__(0, "7"),
     "a length that is true": lambda t: t["segments"][0].__setitem__(0, True),
     "a buffer elsewhere": lambda t: t["segments"][0].append([[1 << 40, 1]]),
-    "a segment that is not there": lambda t: t["state"].__setitem__("rest", 10_000),
-    "a segment before the first": lambda t: t["state"].__setitem__("rest", -1),
-    "a container of another kind": lambda t: t["state"]["containers"][0].__setitem__(0, "set"),
-    "a reference forwards": lambda t: t["state"]["containers"][0][1].__setitem__(0, [0, [[1, 0, 5]]]),
-    "a reference to itself": lambda t: t["state"]["containers"][0][1].__setitem__(0, [0, [[0, 0, 5]]]),
-    "a table that is a list": lambda t: t.__setitem__("state", []),
+    "a segment that is not there": lambda t: row(t).__setitem__("rest", 10_000),
+    "a segment before the first": lambda t: row(t).__setitem__("rest", -1),
+    "a container of another kind": lambda t: row(t)["containers"][0].__setitem__(0, "set"),
+    "a reference forwards": lambda t: row(t)["containers"][0][2].__setitem__(0, [0, [[1, 0, 5]]]),
+    "a reference to itself": lambda t: row(t)["containers"][0][2].__setitem__(0, [0, [[0, 0, 5]]]),
+    "a row that is a list": lambda t: t["rows"][0].__setitem__(1, []),
+    "a row that needs one before": lambda t: row(t).__setitem__("whole", False),
+    "more of the row before than there is": lambda t: row(t)["containers"][0].__setitem__(1, 1),
+    "less than nothing of the row before": lambda t: row(t)["containers"][0].__setitem__(3, -1),
+    "a first number that is a text": lambda t: t.__setitem__("first", "0"),
 }
 
 
 @pytest.mark.parametrize("change", TAMPERED.values(), ids=TAMPERED)
 def test_a_table_that_does_not_fit_is_refused(change: Any) -> None:
     with pytest.raises((KeyError, TypeError, ValueError, IndexError)):
-        snapshots.unpack(tampered(change), "state")
+        manifests.unpack(tampered(change), "state")
 
 
 def one(data: bytes) -> Snapshot:

@@ -15,7 +15,8 @@ from tests.checkpoint.agents import look
 
 from clearstone import checkpointable, home, traced
 from clearstone.checkpoint import container, serial, trust
-from clearstone.checkpoint.manager import CheckpointManager, load
+from clearstone.checkpoint.loading import load
+from clearstone.checkpoint.manager import CheckpointManager
 from clearstone.checkpoint.snapshots import Placed, Segment, Snapshot
 from clearstone.checkpoint.state import NO_STATE
 from clearstone.codec import keys
@@ -45,7 +46,7 @@ class Agent:
 def file() -> Path:
     with pytest.raises(ValueError, match="no"):
         Agent().go()
-    (path,) = home.checkpoint_folder().glob("*.ckpt")
+    (path,) = home.checkpoint_folder().glob("*.pack")
     return path
 
 
@@ -131,7 +132,7 @@ def test_without_a_key_a_file_is_written_unsigned_which_is_said_and_it_is_truste
     with pytest.raises(ValueError, match="no"):
         Agent().go()
     assert "records are not signed" in capsys.readouterr().err
-    (path,) = home.checkpoint_folder().glob("*.ckpt")
+    (path,) = home.checkpoint_folder().glob("*.pack")
     assert not container.read_header(path).is_signed
     with pytest.raises(UntrustedCheckpointError, match="is not signed"):
         manager.load_checkpoint(path)
@@ -200,11 +201,13 @@ def test_a_forged_file_runs_nothing_whatever_is_asked_of_it(
 
 
 def test_a_signature_of_another_file_is_refused(file: Path, manager: CheckpointManager) -> None:
+    loaded = manager.load_checkpoint(file)
+    file = manager.save_checkpoint(loaded, "alone.ckpt")
     first = file.read_bytes()
-    changed = replace(manager.load_checkpoint(file), metadata={"note": "another"})
-    container.write(file, *serial.pack(changed), Key(b"f" * 32))
+    container.write(file, *serial.pack(replace(loaded, metadata={"note": "another"})), Key(b"f" * 32))
     second = file.read_bytes()
-    file.write_bytes(second[:48] + first[48:80] + second[80:])
+    at = container._FIELDS.size + 32
+    file.write_bytes(second[:at] + first[at : at + 32] + second[at + 32 :])
     with pytest.raises(UntrustedCheckpointError):
         manager.load_checkpoint(file)
 

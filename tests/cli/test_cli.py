@@ -27,6 +27,8 @@ def test_help_lists_the_commands_and_the_exit_codes(shell: Shell) -> None:
         "checkpoints",
         "inspect",
         "diff",
+        "timeline",
+        "annotate",
         "trust",
         "replay",
         "debug",
@@ -93,7 +95,7 @@ def test_replay_prints_json_alone_on_standard_output(failed: Shell) -> None:
     run = failed("replay", "latest", "--json")
     told = json.loads(run.stdout)
     assert run.returncode == 1
-    assert set(told) == {"checkpoint", "result", "error"}
+    assert set(told) == {"checkpoint", "result", "error", "changed_code"}
     assert told["error"]["type"] == "TypeError"
     assert "the agent prints" in run.stderr
     assert (failed.folder / "live").read_text() == "ab"

@@ -18,7 +18,7 @@ def test_diff_of_one_checkpoint_tells_what_the_failed_call_changed(failed: Shell
 
 
 def test_diff_of_two_checkpoints(failed: Shell) -> None:
-    (first,) = (failed.folder / ".clearstone" / "checkpoints").glob("*.ckpt")
+    (first,) = (failed.folder / ".clearstone" / "checkpoints").glob("*.pack")
     source = failed.folder / "agent.py"
     source.write_text(source.read_text().replace("[bold]markup[/bold]", "another note"))
     failed.python("agent.py")

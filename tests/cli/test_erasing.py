@@ -1,4 +1,4 @@
-"""``clearstone gc`` and ``clearstone forget``, and what is left after them."""
+"""``clearstone forget``, and what is left after it."""
 
 from __future__ import annotations
 
@@ -9,8 +9,6 @@ import textwrap
 from typing import TYPE_CHECKING
 
 import pytest
-
-from clearstone.cli.erasing import size
 
 if TYPE_CHECKING:
     from tests.cli.conftest import Shell
@@ -33,6 +31,8 @@ def test_forget_erases_spans_and_checkpoints_of_that_trace_alone(failed: Shell) 
     assert "1 checkpoint(s); " in run.stdout
     assert "freed." in run.stdout
     assert traces(failed) == [second]
+    (seen,) = (failed.folder / ".clearstone" / "seen").iterdir()
+    assert [line.split()[1] for line in seen.read_text().splitlines()] == [f"{second}.pack"]
     assert [info["trace_id"] for info in json.loads(failed("checkpoints", "--json").stdout)] == [second]
 
 
@@ -72,47 +72,6 @@ def test_forgetting_what_is_not_there_is_one_sentence_and_erases_nothing(failed:
     assert (run.returncode, run.stdout) == (2, "")
     assert run.stderr.startswith("Error: no trace begins with")
     assert traces(failed) == before
-
-
-# --- gc --------------------------------------------------------------------------------------------------------------
-
-
-def test_gc_erases_what_is_older_and_a_dry_run_only_tells(failed: Shell) -> None:
-    for arguments in (["1d"], ["1d", "--dry-run"]):
-        assert "0 trace(s) with 0 span(s)" in failed("gc", "--older-than", *arguments).stdout
-    told = failed("gc", "--older-than", "0s", "--dry-run")
-    assert told.stdout.startswith("Would erase 1 trace(s) with 3 span(s), about ")
-    assert len(traces(failed)) == 1
-    assert "Erased 0 trace(s)" in failed("gc", "--older-than", "0s", "--keep-failed").stdout
-    assert "Erased 1 trace(s) with 3 span(s), " in failed("gc", "--older-than", "0s").stdout
-    assert traces(failed) == []
-    assert failed("replay", "latest").returncode == 1  # its checkpoint holds what a replay needs
-
-
-@pytest.mark.parametrize("age", ["30", "d", "-1d", "1y", "", "1.5h"])
-def test_an_age_that_is_none_is_a_sentence_and_exit_code_2(failed: Shell, age: str) -> None:
-    run = failed("gc", "--older-than", age)
-    assert (run.returncode, run.stdout) == (2, "")
-    assert "is no duration; give a number and s, m, h, d or w" in " ".join(run.stderr.split())
-    assert len(traces(failed)) == 1
-
-
-def test_gc_wants_to_be_told_an_age(failed: Shell) -> None:
-    assert failed("gc").returncode == 2
-
-
-def test_gc_where_nothing_was_recorded_creates_nothing(shell: Shell) -> None:
-    before = shell.files()
-    assert shell("gc", "--older-than", "30d").returncode == 0
-    assert shell.files() == before
-
-
-@pytest.mark.parametrize(
-    ("number", "text"),
-    [(0, "0 bytes"), (1023, "1023 bytes"), (1536, "1.5 KB"), (3 << 20, "3.0 MB"), (-2048, "-2.0 KB")],
-)
-def test_sizes_are_read_by_people(number: int, text: str) -> None:
-    assert size(number) == text
 
 
 # --- the dead --------------------------------------------------------------------------------------------------------

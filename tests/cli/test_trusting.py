@@ -11,14 +11,16 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from clearstone.checkpoint import container, serial
-from clearstone.checkpoint.manager import load
+from clearstone.checkpoint.loading import load
+from clearstone.checkpoint.packs import Pack
 from clearstone.checkpoint.snapshots import Placed, Segment, Snapshot
 from clearstone.codec.keys import Key
 from clearstone.span import Payload, Trace
 
 if TYPE_CHECKING:
     from tests.cli.conftest import Shell
+
+    from clearstone.checkpoint.model import Checkpoint
 
 
 @pytest.fixture
@@ -85,19 +87,28 @@ class Hostile:
 COMMANDS = [
     ("traces",), ("show", "latest"), ("search", "a"), ("checkpoints",), ("inspect", "latest"),
     ("inspect", "latest", "--json"), ("trust", "latest"), ("replay", "latest"), ("debug", "latest"),
+    ("timeline", "latest", "self"), ("annotate", "latest", "label=mine"), ("export", "latest", "--format", "ckpt"),
     ("export", "--all"), ("gc", "--older-than", "1d"), ("forget", "latest", "--yes"),
 ]  # fmt: skip
+
+
+def forge(path: Path, checkpoint: Checkpoint) -> None:
+    """Put a file in the place of `path` that nobody has signed."""
+    path.unlink()
+    pack = Pack(path, Key(b""))
+    pack.append(checkpoint, trace=checkpoint.trace)
+    pack.close()
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
 def test_a_cloned_folder_with_a_hostile_checkpoint_and_script_runs_nothing(elsewhere: Shell, command: Any) -> None:
     mark = elsewhere.folder / "it ran"
-    (path,) = (elsewhere.folder / ".clearstone" / "checkpoints").glob("*.ckpt")
+    (path,) = (elsewhere.folder / ".clearstone" / "checkpoints").glob("*.pack")
     found = load(path)
     code = Payload("pickle", pickle.dumps(Hostile(str(mark))))
     state = replace(found.state, snapshot=Snapshot((), Placed(Segment(code.data))))
     forged = replace(found, agent_class=code, state=state, state_at_end=None)
-    container.write(path, *serial.pack(forged), Key(b""))
+    forge(path, forged)
     script = elsewhere.folder / "agent.py"
     script.write_text(f"import os\nos.mkdir({str(mark)!r})\n{script.read_text()}")
     run = elsewhere(*command)
@@ -107,14 +118,14 @@ def test_a_cloned_folder_with_a_hostile_checkpoint_and_script_runs_nothing(elsew
 
 
 def test_trust_lists_also_what_a_served_call_would_give(elsewhere: Shell) -> None:
-    (path,) = (elsewhere.folder / ".clearstone" / "checkpoints").glob("*.ckpt")
+    (path,) = (elsewhere.folder / ".clearstone" / "checkpoints").glob("*.pack")
     found = load(path)
     hostile = Payload("pickle", pickle.dumps(Hostile("never made")))
     first, *_ = (span for span in found.trace if span.outcome is not None and span.outcome.value is not None)
     assert first.outcome is not None
     forged = replace(first, outcome=replace(first.outcome, value=hostile))
     spans = tuple(forged if span.span_id == first.span_id else span for span in found.trace)
-    container.write(path, *serial.pack(replace(found, trace=Trace(found.trace.trace_id, spans))), Key(b""))
+    forge(path, replace(found, trace=Trace(found.trace.trace_id, spans)))
     assert f"  {os.mkdir.__module__}:mkdir\n" in elsewhere("trust", "latest", typed="n\n").stderr
 
 

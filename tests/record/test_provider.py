@@ -77,7 +77,7 @@ def test_a_checkpoint_saved_while_the_store_is_locked_holds_the_payload_of_a_fil
 
     with locked(provider), pytest.raises(ValueError, match="on purpose"):
         Agent().run()
-    (file,) = (tmp_path / "home" / "checkpoints").glob("*.ckpt")
+    (file,) = (tmp_path / "home" / "checkpoints").glob("*.pack")
     assert results(CheckpointManager().load_checkpoint(file).trace) == {"tool": "y" * 5000}
 
 

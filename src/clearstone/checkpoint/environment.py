@@ -70,8 +70,22 @@ class Environment:
         return ".".join(self.python.split(".")[:2])
 
 
+_known: tuple[int, Environment] | None = None
+
+
+def known() -> Environment:
+    """Return what `current` said last in this process: looking takes some milliseconds, and seldom finds another."""
+    return _known[1] if _known is not None and _known[0] == os.getpid() else current()
+
+
 def current() -> Environment:
     """Describe this process."""
+    global _known  # noqa: PLW0603 - one process, one environment
+    _known = os.getpid(), _looked_at()
+    return _known[1]
+
+
+def _looked_at() -> Environment:
     import importlib.util
     import locale
     import platform  # when something failed: its expressions take a while to compile

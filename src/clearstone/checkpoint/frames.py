@@ -58,6 +58,16 @@ def frames_of(error: BaseException) -> tuple[Frame, ...]:
     return tuple(_frame(each.tb_frame, each.tb_lineno) for each in found[-MOST_FRAMES:])
 
 
+def frames_above(frame: FrameType | None) -> tuple[Frame, ...]:
+    """Return a frame that runs and those that called it, as `frames_of` does."""
+    found: list[FrameType] = []
+    while frame is not None:
+        if not frame.f_code.co_filename.startswith(OURS):
+            found.append(frame)
+        frame = frame.f_back
+    return tuple(_frame(each, each.f_lineno) for each in reversed(found[:MOST_FRAMES]))
+
+
 def _steps(traceback: TracebackType | None) -> Iterator[TracebackType]:
     while traceback is not None:
         yield traceback
@@ -67,9 +77,9 @@ def _steps(traceback: TracebackType | None) -> Iterator[TracebackType]:
 def _frame(frame: FrameType, line: int) -> Frame:
     code = frame.f_code
     source = linecache.getline(code.co_filename, line, frame.f_globals).strip()
-    variables = {}
-    for name, value in list(frame.f_locals.items())[:MOST_LOCALS]:
-        variables[name] = shown(name, value)
+    of_module = frame.f_locals is frame.f_globals  # then its ``__builtins__`` and the like are no variables of its
+    names = [name for name in list(frame.f_locals) if not (of_module and name.startswith("__"))]
+    variables = {name: shown(name, frame.f_locals.get(name)) for name in names[:MOST_LOCALS]}
     return Frame(code.co_filename, line, code.co_qualname, active().shown(source), variables)
 
 

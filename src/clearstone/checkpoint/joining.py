@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from clearstone.checkpoint.snapshots import Place, Segment, Snapshot
     from clearstone.codec.nodes import Node
 
-_AGENT = Object(Name("clearstone.codec.payload", "the_restored"), ())
+AGENT = Object(Name("clearstone.codec.payload", "the_restored"), ())
 """The agent, as the inert reader shows it."""
 
 Read = Callable[["Segment", list[Any]], tuple[Any, Callable[[], Mapping[int, Any]]]]
@@ -43,7 +43,7 @@ def joined(snapshot: Snapshot, agent: Any) -> dict[str, Any]:
 
 def looked_at(snapshot: Snapshot) -> Node:
     """Return a state as the inert reader shows it: nothing is loaded, nothing runs (see `clearstone.codec.inert`)."""
-    return _join(snapshot, _AGENT, _look, _fill_node)
+    return _join(snapshot, AGENT, _look, _fill_node)
 
 
 def names_in(snapshot: Snapshot) -> list[str]:
@@ -62,7 +62,7 @@ def names_in(snapshot: Snapshot) -> list[str]:
         found.update(dict.fromkeys(names))
         return node, lambda: _Lenient(memo)
 
-    _join(snapshot, _AGENT, read, _fill_node)
+    _join(snapshot, AGENT, read, _fill_node)
     return list(found)
 
 

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from clearstone import home, run
+from clearstone import run
 from clearstone.errors import ConfigurationError
 
-if TYPE_CHECKING:
-    from pathlib import Path
 
-
-def snapshot(label: str = "", agent: Any = None) -> Path | None:
+def snapshot(label: str = "", agent: Any = None) -> str | None:
     """Save a checkpoint of the agent as it is now, in the middle of a recorded call.
 
     Args:
@@ -19,7 +16,7 @@ def snapshot(label: str = "", agent: Any = None) -> Path | None:
         agent: whose state; None for the object that the outermost open ``@checkpointable`` call is bound to.
 
     Returns:
-        The path of the file; None in a replay, where the code runs again, and where nothing is recorded.
+        The id of the checkpoint; None in a replay, where the code runs again, and where nothing is recorded.
 
     Raises:
         ConfigurationError: no recorded call is open here, none of them is a boundary's that has an agent, or `label` is
@@ -42,14 +39,14 @@ def snapshot(label: str = "", agent: Any = None) -> Path | None:
         raise ConfigurationError(
             "snapshot() was called in no @checkpointable call of an agent; name one with snapshot(label, agent=...)"
         )
-    from clearstone.checkpoint.manager import CheckpointManager  # no part of `import clearstone`
+    from clearstone.checkpoint import keeping  # no part of `import clearstone`
+    from clearstone.checkpoint.manager import CheckpointManager
 
-    home.ensure_home()
-    manager = CheckpointManager(home.checkpoint_folder())
     with run.suspended():  # a get_state that calls decorated methods records nothing
-        checkpoint = manager.create_checkpoint(agent, span.trace_so_far(), span.span_id)
+        checkpoint = CheckpointManager().create_checkpoint(agent, span.trace_so_far(), span.span_id)
     checkpoint.metadata.update({"label": label} if label else {})
-    return manager.save_checkpoint(checkpoint)
+    keeping.save(checkpoint, span, sync=True)
+    return checkpoint.checkpoint_id
 
 
 def _agent_above(span: Any) -> Any:

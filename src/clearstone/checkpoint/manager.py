@@ -9,20 +9,23 @@ Invariant: `load_checkpoint` reads; it unpickles nothing (`Checkpoint.agent_stat
 from __future__ import annotations
 
 import datetime as dt
+import json
 import os
 import random
 import time
 from dataclasses import dataclass, replace
+from operator import attrgetter
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
+from weakref import WeakKeyDictionary
 
-from clearstone import home, notice, run
-from clearstone.checkpoint import container, serial, state, trust
-from clearstone.checkpoint.environment import current
+from clearstone import home, run
+from clearstone.checkpoint import container, loading, packs, serial, state
+from clearstone.checkpoint.environment import current, known
 from clearstone.checkpoint.model import Checkpoint
-from clearstone.codec import keys, payload
+from clearstone.checkpoint.signing import signing_key
+from clearstone.codec import payload
 from clearstone.errors import (
-    CheckpointDamagedError,
     CheckpointError,
     CheckpointNotFoundError,
     TraceNotFoundError,
@@ -30,12 +33,13 @@ from clearstone.errors import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-    from clearstone.codec.keys import Key
+    from clearstone.checkpoint.container import Header
     from clearstone.span import Payload, Span, Trace
 
 SUFFIX = ".ckpt"
+SUFFIXES = (SUFFIX, packs.SUFFIX)
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +48,7 @@ class CheckpointInfo:
 
     Args:
         path: the file.
+        step: which step of it, where it is a pack; else None.
         checkpoint_id: its id.
         trace_id: the trace it belongs to.
         agent: ``module.Class``.
@@ -51,12 +56,13 @@ class CheckpointInfo:
         created_ns: when it was made, nanoseconds since the epoch.
         error: ``Type: message`` of the failure; empty for a checkpoint made by hand.
         occurrences: how many times this failure has been seen.
-        moment: ``"failure"``, ``"exit"`` or ``"entry"`` of a call, or ``"made"`` by hand.
-        size: bytes of the file.
+        moment: see `Checkpoint`.
+        size: bytes of the file, or of its step.
         metadata: what its maker noted.
     """
 
     path: Path
+    step: int | None
     checkpoint_id: str
     trace_id: str
     agent: str
@@ -131,13 +137,13 @@ class CheckpointManager:
         """
         if checkpoint.untrusted:  # saving it would sign it
             raise UntrustedCheckpointError(checkpoint.untrusted)
-        name = filename or f"{checkpoint.trace.trace_id}_{checkpoint.checkpoint_id}{SUFFIX}"
+        name = filename or _file_name(checkpoint)
         if Path(name).name != name or "\0" in name:
             raise CheckpointError(f"{name!r} is not a bare file name; the folder is {self.checkpoint_dir}")
         try:
             self.checkpoint_dir.mkdir(parents=True, exist_ok=True)
             path = self.checkpoint_dir / name
-            container.write(path, *serial.pack(checkpoint), _signing(checkpoint))
+            container.write(path, *serial.pack(checkpoint), signing_key(checkpoint))
         except (TypeError, ValueError, RecursionError) as error:
             raise CheckpointError(f"metadata must be JSON: {error}; put plain values there") from error
         except OSError as error:
@@ -157,34 +163,35 @@ class CheckpointManager:
             CheckpointDamagedError: the file is torn, altered, no checkpoint, or a newer version's.
             UntrustedCheckpointError: no key this machine trusts has signed it.
         """
-        found = load(find(reference, [self.checkpoint_dir, home.checkpoint_folder()]))
+        found = load(reference, [self.checkpoint_dir, home.checkpoint_folder()])
         if trust:
             return replace(found, untrusted="")
         if found.untrusted:
             raise UntrustedCheckpointError(found.untrusted)
         return found
 
+    def update_metadata(self, reference: str | os.PathLike[str], metadata: Mapping[str, Any]) -> Path:
+        """Change what a saved checkpoint notes about itself.
+
+        A file is replaced by one with the new metadata, whole or not at all. A step of a pack is never changed: the
+        checkpoint is written beside the pack as a file of its own, which takes the step's place in listings.
+
+        Args:
+            reference: which one (see `load_checkpoint`).
+            metadata: what is added to its metadata, or replaced there; None as a value removes a key.
+
+        Returns:
+            The path of the file.
+
+        Raises:
+            CheckpointNotFoundError, CheckpointDamagedError, UntrustedCheckpointError: as `load_checkpoint`.
+            CheckpointError: a value is not JSON, or the file cannot be written.
+        """
+        return annotate(find(reference, [self.checkpoint_dir, home.checkpoint_folder()]), metadata)
+
     def list_checkpoints(self) -> list[CheckpointInfo]:
         """Return the checkpoints of the folder, newest first."""
         return list_folder(self.checkpoint_dir)
-
-
-def _signing(checkpoint: Checkpoint) -> Key:
-    """Return the key that signs a checkpoint: nobody's where something in its trace is not known to be ours."""
-    own = keys.machine_key()
-    known = (own, *keys.trusted_keys())
-    strange = sum(not _is_ours(each, known) for span in checkpoint.trace for each in span.payloads())
-    if strange and own.secret:
-        notice.say(
-            f"checkpoint {checkpoint.checkpoint_id} is not signed: {strange} value(s) of its trace were not recorded "
-            f"under a key this machine trusts"
-        )
-    return keys.nobodys() if strange else own
-
-
-def _is_ours(given: Payload, known: Sequence[Key]) -> bool:
-    """Whether a payload has not left this process yet, or was named by a key we trust."""
-    return not given.name or any(key.vouches(given.name, *payload.to_raw(given)) for key in known)
 
 
 def default_folders() -> list[Path]:
@@ -192,8 +199,25 @@ def default_folders() -> list[Path]:
     return [home.checkpoint_folder(), Path(".checkpoints")]
 
 
+_classes: WeakKeyDictionary[type, Payload] = WeakKeyDictionary()
+
+
+def _class_of(agent: Any, *, fresh: bool) -> Payload:
+    cls = type(agent)
+    if fresh or cls not in _classes:
+        _classes[cls] = payload.dump(cls)  # a class of a script is pickled with its code
+    return _classes[cls]
+
+
 def new_checkpoint(
-    agent: Any, taken: state.AgentState, *, trace: Trace, span: Span, taken_ns: int, **more: Any
+    agent: Any,
+    taken: state.AgentState,
+    *,
+    trace: Trace,
+    span: Span,
+    taken_ns: int,
+    fresh: bool = True,
+    **more: Any,
 ) -> Checkpoint:
     """Return a checkpoint of a state that has been taken.
 
@@ -203,6 +227,8 @@ def new_checkpoint(
         trace: the spans so far.
         span: the span it was taken at.
         taken_ns: when the state was taken, nanoseconds since the epoch.
+        fresh: whether its environment and class are looked at now; else they may be what the last one of this process
+            says.
         **more: further fields of `Checkpoint`.
     """
     cls = type(agent)
@@ -211,7 +237,7 @@ def new_checkpoint(
         "created_ns": time.time_ns(),
         "agent_class_name": cls.__qualname__ if agent is not None else "",
         "agent_module": cls.__module__ if agent is not None else span.site.partition(":")[0],
-        "agent_class": payload.dump(cls) if agent is not None else None,
+        "agent_class": _class_of(agent, fresh=fresh) if agent is not None else None,
         **more,
     }
     return Checkpoint(
@@ -220,44 +246,42 @@ def new_checkpoint(
         timestamp=_utc(taken_ns),
         version=span.tracer_version,
         state=taken,
-        environment=current(),
+        environment=current() if fresh else known(),
         **fields,
     )
 
 
-def load(path: Path) -> Checkpoint:
-    """Read the checkpoint file `path`, also one that is not trusted: it can be looked at (see `Checkpoint.untrusted`).
+class Found(NamedTuple):
+    """A checkpoint by its file, and which step of it; None for the newest."""
+
+    path: Path
+    step: int | None
+
+
+def load(reference: str | os.PathLike[str], folders: Sequence[Path]) -> Checkpoint:
+    """Read the checkpoint that `reference` means, also one that is not trusted (see `Checkpoint.untrusted`).
 
     Raises:
         CheckpointNotFoundError, CheckpointDamagedError: as `CheckpointManager.load_checkpoint`.
     """
-    header, sections = container.read(path, serial.SECTIONS)
-    why = trust.why_not(header)
-    told = (
-        f"{path} {why}, and replaying it could run whatever its maker wants. Look at it with 'clearstone inspect "
-        f"{path}'; if you know where it is from, 'clearstone trust {path}'"
-    )
-    try:
-        return serial.unpack(header.content, sections, untrusted=told if why else "")
-    except (KeyError, TypeError, ValueError, IndexError) as error:
-        raise CheckpointDamagedError(
-            f"{path} is intact but holds no checkpoint this version can read ({type(error).__name__}: {error}); "
-            f"upgrade with 'pip install -U clearstone'"
-        ) from error
+    return loading.load(*find(reference, folders))
 
 
-def find(reference: str | os.PathLike[str], folders: Sequence[Path]) -> Path:
-    """Return the file that `reference` means (see `CheckpointManager.load_checkpoint`).
+def find(reference: str | os.PathLike[str], folders: Sequence[Path]) -> Found:
+    """Return what `reference` means (see `CheckpointManager.load_checkpoint`).
 
     Raises:
-        CheckpointNotFoundError: none, or more than one.
+        CheckpointNotFoundError: nothing, or more than one.
     """
     text = os.fspath(reference)
     for path in (Path(text), *(folder / text for folder in folders)):
         if text != "latest" and _is_file(path):
-            return path
+            return Found(path, None)
     for folder in folders:
-        found = {info.checkpoint_id: info.path for info in _matching(text, folder)}  # saved under two names: either
+        matching = _matching(text, folder)
+        found = {info.checkpoint_id: Found(info.path, info.step) for info in matching}  # saved under two names: either
+        if len({info.trace_id for info in matching}) == 1 and matching[0].trace_id.startswith(text):
+            return Found(matching[0].path, matching[0].step)  # of a run, the newest
         if len(found) > 1:
             listed = ", ".join(list(found)[:5])
             raise CheckpointNotFoundError(f"{text!r} begins {len(found)} checkpoints ({listed}); give more of the id")
@@ -266,20 +290,77 @@ def find(reference: str | os.PathLike[str], folders: Sequence[Path]) -> Path:
     raise CheckpointNotFoundError(_nothing_found(text, folders))
 
 
+def annotate(where: Found, metadata: Mapping[str, Any]) -> Path:
+    """Change the metadata of a checkpoint (see `CheckpointManager.update_metadata`)."""
+    _require_json(metadata)
+    path, found = where.path, loading.load(*where)
+    if container.read_header(path).is_pack:
+        path = path.with_name(_file_name(found))
+        found = loading.load(path) if _is_file(path) else found  # what was noted before
+    merged = {name: value for name, value in {**found.metadata, **metadata}.items() if value is not None}
+    return CheckpointManager(path.parent).save_checkpoint(replace(found, metadata=merged), path.name)
+
+
 def list_folder(folder: Path) -> list[CheckpointInfo]:
     """Return the readable checkpoints of a folder, newest first; a missing folder has none."""
-    found = [info for path in folder.glob(f"*{SUFFIX}") if (info := _info(path)) is not None]
-    return sorted(found, key=lambda info: info.created_ns, reverse=True)
+    return in_order(info for path in files_in(folder) for info in infos(path))
 
 
-def _info(path: Path) -> CheckpointInfo | None:
+def in_order(found: Iterable[CheckpointInfo]) -> list[CheckpointInfo]:
+    """Return the checkpoints of a folder newest first; of one that has a file of its own (`annotate`) not the step."""
+    found = sorted(found, key=attrgetter("created_ns"), reverse=True)
+    alone = {each.checkpoint_id for each in found if each.step is None}
+    return [each for each in found if each.step is None or each.checkpoint_id not in alone]
+
+
+def files_in(folder: Path) -> list[Path]:
+    """Return the files of a folder that may hold checkpoints; a missing folder has none."""
     try:
-        summary = container.read_header(path).summary
-        if any(type(summary[name]) is not kind for name, kind in _SHOWN.items()):
-            return None
-        return CheckpointInfo(path=path, size=path.stat().st_size, **{name: summary[name] for name in _SHOWN})
-    except (CheckpointError, OSError, KeyError):  # torn, gone or foreign; loading it by name says why
-        return None
+        with os.scandir(folder) as entries:
+            return [folder / each.name for each in entries if each.name.endswith(SUFFIXES)]
+    except OSError:
+        return []
+
+
+def infos(path: Path) -> list[CheckpointInfo]:
+    """Return what a listing shows of a file: nothing of one that is torn, gone or foreign; loading it says why."""
+    try:
+        headers = loading.headers_of(path)
+        alone = not headers or not headers[0].is_pack
+        ends = [0, *(header.after for header in headers)]
+        if alone:
+            return [info for header in headers for info in _info(header, None, header.after)]
+        return [
+            info
+            for number, header in loading.kept(headers)
+            for info in _info(header, number, ends[number + 1] - ends[number])
+        ]
+    except (CheckpointError, OSError):
+        return []
+
+
+def _info(header: Header, step: int | None, size: int) -> Iterator[CheckpointInfo]:
+    summary = header.summary
+    shown = {name: summary[name] for name, kind in _SHOWN.items() if type(summary.get(name)) is kind}
+    if len(shown) == len(_SHOWN):
+        yield CheckpointInfo(path=header.path, step=step, size=size, **shown)
+
+
+def _file_name(checkpoint: Checkpoint) -> str:
+    return f"{checkpoint.trace.trace_id}_{checkpoint.checkpoint_id}{SUFFIX}"
+
+
+def _require_json(metadata: Mapping[str, Any]) -> None:
+    """Refuse what JSON has no form for, or gives back as something else: NaN, a tuple, a number as a key."""
+    for name, value in metadata.items():
+        try:
+            is_same = type(name) is str and json.loads(json.dumps(value, allow_nan=False)) == value
+            why = "" if is_same else "it would come back as something else"
+        except (TypeError, ValueError, RecursionError) as error:
+            why = str(error)
+        if why:
+            shown = payload.safe_repr(value)
+            raise CheckpointError(f"metadata {name!r}: {shown} is not JSON ({why}); give texts, numbers and lists")
 
 
 def _is_file(path: Path) -> bool:

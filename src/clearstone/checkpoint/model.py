@@ -12,16 +12,19 @@ from clearstone.errors import CheckpointError, UntrustedCheckpointError
 if TYPE_CHECKING:
     import datetime as dt
     from collections.abc import Iterator
+    from pathlib import Path
 
     from clearstone.checkpoint.environment import Environment
+    from clearstone.checkpoint.fingerprints import Fingerprint
     from clearstone.checkpoint.frames import Frame
     from clearstone.checkpoint.missing import MissingMember
     from clearstone.checkpoint.state import AgentState
+    from clearstone.checkpoint.timeline import Reading
     from clearstone.codec.difference import Difference
     from clearstone.span import Failure, Payload, Span, Trace
 
 
-Moment = Literal["failure", "exit", "entry", "made"]
+Moment = Literal["failure", "exit", "entry", "made", "unfinished", "signal"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +40,21 @@ class TakenCall:
     site: str
     method: str
     input: Payload
+
+
+@dataclass(frozen=True, slots=True)
+class EarlierCall:
+    """A call between a state and the call a checkpoint is of: a replay makes it again first.
+
+    Args:
+        method: the agent's method.
+        input: the arguments, as ``(args, kwargs)``.
+        span_id: its span.
+    """
+
+    method: str
+    input: Payload
+    span_id: str
 
 
 @dataclass(frozen=True)
@@ -63,13 +81,18 @@ class Checkpoint:
         call: the call it was taken of, if it was not made by hand.
         failure: the exception that left it, if one did.
         state_at_end: the agent's state when the call had ended; None before that.
-        moment: ``"failure"``, ``"exit"`` or ``"entry"`` of the call, where `state` is the one at its entry; ``"made"``
-            for one made by hand.
+        moment: ``"failure"``, ``"exit"`` or ``"entry"`` of the call, ``"unfinished"`` for one that has not ended (its
+            process was killed, or still runs), ``"signal"`` for one that a signal interrupted: `state` is the one at
+            its entry. ``"made"`` for one made by hand.
         random_state: ``random.getstate()`` at `timestamp`.
         occurrences: how many times this failure (same type, same line) has been seen in this folder.
         stack: the frames the exception went through, with their local variables as texts.
+        earlier: the calls on the agent between `state` and `call`, where the time budget left no room for a snapshot at
+            the entry of `call`.
+        code: what the agent's class and the recorded functions were, with their source.
         holds_code: whether anything in it is code stored by value, which only the same Python can run.
         untrusted: why nothing of it may be loaded, as a sentence; empty where it may.
+        path: the file it was loaded from; None for one that was made here.
     """
 
     checkpoint_id: str
@@ -91,8 +114,11 @@ class Checkpoint:
     occurrences: int = 1
     moment: Moment = "made"
     stack: tuple[Frame, ...] = field(default=(), repr=False)
+    earlier: tuple[EarlierCall, ...] = field(default=(), repr=False)
+    code: tuple[Fingerprint, ...] = field(default=(), repr=False)
     holds_code: bool = field(default=True, repr=False, compare=False)
     untrusted: str = field(default="", repr=False)
+    path: Path | None = field(default=None, repr=False, compare=False)
 
     @property
     def span(self) -> Span:
@@ -133,7 +159,8 @@ class Checkpoint:
     def payloads(self) -> Iterator[Payload]:
         """Give every value it holds besides its states: a replay may load any of them."""
         call, failure = self.call, self.failure
-        held = (self.agent_class, call.input if call else None, failure.value if failure else None)
+        inputs = (each.input for each in self.earlier)
+        held = (self.agent_class, call.input if call else None, failure.value if failure else None, *inputs)
         yield from (each for each in held if each is not None)
         for span in self.trace:
             yield from span.payloads()
@@ -159,6 +186,35 @@ class Checkpoint:
         one, two = (looked_at(each.snapshot) for each in (self.state, after))
         return tuple(differences(_as_agent(one), _as_agent(two), "self"))
 
+    def timeline(self, expression: str) -> tuple[Reading, ...]:
+        """Evaluate an expression such as ``len(self.memory)`` at every checkpoint of this one's trace.
+
+        Args:
+            expression: Python; ``self`` is the agent as it was, restored from its stored class. It runs your code.
+
+        Returns:
+            A reading for each state in the checkpoint's folder, oldest first. What the expression raises, or a state
+            that does not load or is not trusted, is the error of that reading.
+
+        Raises:
+            ConfigurationError: `expression` is none; says where.
+            UntrustedCheckpointError: nobody this machine trusts has signed this checkpoint.
+            CheckpointError: it was not loaded from a file, or was taken by another Python.
+        """
+        from clearstone.checkpoint import timeline
+
+        return timeline.readings(self, expression)
+
+    def of_plain_data(self) -> Checkpoint:
+        """Return the checkpoint with nothing but plain data in it: for another Python than it was taken on.
+
+        Of the state, values of builtin types are left; each object in it is missing, as if it did not pickle
+        (``rebuild=`` and ``on_restore`` bring it back). Values of the trace that hold code are not there to be served.
+        """
+        from clearstone.checkpoint.plain import of_plain_data
+
+        return of_plain_data(self)
+
     def require_loadable(self) -> None:
         """Refuse to load what nobody trusted wrote, and code of another Python: its bytecode would crash this one.
 
@@ -175,7 +231,8 @@ class Checkpoint:
             raise CheckpointError(
                 f"checkpoint {self.checkpoint_id} was taken on Python {self.environment.python}, this is "
                 f"{here}: stored code does not load across minor versions. Replay it with python"
-                f"{self.environment.python_minor}; 'clearstone inspect' works here."
+                f"{self.environment.python_minor}, or what is plain data with '--state-only data' "
+                f"(Checkpoint.of_plain_data); 'clearstone inspect' works here."
             )
 
 

@@ -1,10 +1,10 @@
-"""What a class says about its state, through `@checkpointable`: what is left out, and how it is brought back."""
+"""What a class says of its state, through `@checkpointable`: what is left out and made again, and what is verified."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal, get_args
 
 from clearstone.errors import ConfigurationError
 
@@ -15,6 +15,10 @@ CHOSEN = frozenset({EXCLUDED, REBUILT})
 ATTRIBUTE = "__clearstone_state__"
 """Where a class keeps them."""
 
+Verify = Literal["all", "budget"]
+"""What of a state is made sure of at the entry of a call: all of it, or what has changed most likely and of the rest as
+much as the time allows."""
+
 
 @dataclass(frozen=True, slots=True)
 class StateOptions:
@@ -24,10 +28,12 @@ class StateOptions:
         exclude: names of attributes that are left out.
         rebuild: makers, called without arguments when a state is restored, by the attribute they make: ``"client"``,
             or ``"search.client"`` for that attribute of another object. Attributes of the agent itself are left out.
+        verify: see `Verify`; None where the class does not say.
     """
 
     exclude: tuple[str, ...] = ()
     rebuild: Mapping[str, Callable[[], Any]] = field(default_factory=dict)
+    verify: Verify | None = None
 
     def reason(self, name: str) -> str:
         """Return why an attribute of the agent is left out; empty where it is not. A private one is mangled there."""
@@ -39,19 +45,20 @@ class StateOptions:
 
 
 def options_of(cls: type) -> StateOptions:
-    """Return what `cls` and its bases say, together."""
+    """Return what `cls` and its bases say, together; where they say different things, what the most derived says."""
     said = [vars(base)[ATTRIBUTE] for base in reversed(cls.__mro__) if ATTRIBUTE in vars(base)]
     return StateOptions(
         tuple(name for each in said for name in each.exclude),
         {name: make for each in said for name, make in each.rebuild.items()},
+        next((each.verify for each in reversed(said) if each.verify is not None), "all"),
     )
 
 
-def checked(exclude: Any, rebuild: Any) -> StateOptions:
+def checked(exclude: Any, rebuild: Any, verify: Any = None) -> StateOptions:
     """Return options as a user gave them.
 
     Raises:
-        ConfigurationError: `exclude` holds no names, or `rebuild` no makers by name.
+        ConfigurationError: `exclude` holds no names, `rebuild` no makers by name, or `verify` is not one of its words.
     """
     names = (exclude,) if isinstance(exclude, str) else tuple(exclude) if isinstance(exclude, Iterable) else (exclude,)
     for name in names:
@@ -72,4 +79,6 @@ def checked(exclude: Any, rebuild: Any) -> StateOptions:
             )
         if not callable(make):
             raise ConfigurationError(f"rebuild: {name!r} is made by {make!r}, which cannot be called; give a function")
-    return StateOptions(names, dict(rebuild))
+    if verify not in (None, *get_args(Verify)):
+        raise ConfigurationError(f"verify={verify!r} is none of {', '.join(map(repr, get_args(Verify)))}")
+    return StateOptions(names, dict(rebuild), verify)

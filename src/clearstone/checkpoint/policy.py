@@ -12,28 +12,31 @@ Refused: a checkpoint at the raise, by a trace hook (the state is half changed t
 
 from __future__ import annotations
 
-import contextlib
 import os
 import random
 from dataclasses import dataclass, replace
 from pathlib import Path
+from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any
 
-from clearstone import home, notice, run
-from clearstone.checkpoint import container, state
+from clearstone import notice, run
+from clearstone.checkpoint import budget, keeping, seen, state
+from clearstone.checkpoint.budget import MOST_CALLS, Kept
 from clearstone.checkpoint.frames import frames_of
-from clearstone.checkpoint.manager import SUFFIX, CheckpointManager, new_checkpoint
-from clearstone.checkpoint.model import TakenCall
+from clearstone.checkpoint.manager import new_checkpoint
+from clearstone.checkpoint.model import EarlierCall, TakenCall
 from clearstone.checkpoint.schedule import ON_ERROR, Schedule, is_due, schedule_of
+from clearstone.checkpoint.takers import taker_of
 from clearstone.codec.exceptions import dump_exception
 from clearstone.errors import CheckpointError
 from clearstone.span import MAIN_NAMES
 
 if TYPE_CHECKING:
+    from clearstone.checkpoint.fingerprints import Fingerprint
     from clearstone.checkpoint.frames import Frame
     from clearstone.checkpoint.model import Checkpoint, Moment
     from clearstone.run import OpenSpan
-    from clearstone.span import Payload, Site, Span
+    from clearstone.span import Payload, Site, Span, Trace
 
 KEPT_PER_FAILURE = 20
 """Of identical failures (same type, same raising line) the newest so many files are kept."""
@@ -52,6 +55,9 @@ class Entry:
         problem: why there is no state, if taking it failed.
         schedule: what the call follows.
         due: whether it is due.
+        earlier: the calls since `taken`, oldest first, where that is not from the entry of this call: each with its
+            trace.
+        durable: the id of the checkpoint that is on the disk while the call runs; empty where none is to be.
     """
 
     agent: Any
@@ -62,16 +68,18 @@ class Entry:
     problem: str = ""
     schedule: Schedule = ON_ERROR
     due: bool = False
+    earlier: tuple[tuple[str, EarlierCall], ...] = ()
+    durable: str = ""
 
     @property
     def wants_entry(self) -> bool:
-        """Whether the call is saved before its code runs."""
-        return self.due and self.schedule.at_entry
+        """Whether something is to be done before the call's code runs."""
+        return bool(self.durable) or (self.due and self.schedule.at_entry)
 
     @property
     def wants_exit(self) -> bool:
-        """Whether the call is saved when it ends, though it does not fail."""
-        return self.due and self.schedule.at_exit
+        """Whether something is to be done when the call ends, though it does not fail."""
+        return bool(self.durable) or (self.due and self.schedule.at_exit)
 
 
 def at_entry(site: Site, instance: Any, taken_ns: int, call: OpenSpan) -> Entry:
@@ -84,51 +92,97 @@ def at_entry(site: Site, instance: Any, taken_ns: int, call: OpenSpan) -> Entry:
         call: the call, open.
     """
     agent, key = (None, _on_class(site, instance)) if isinstance(instance, type) else (instance, site.key)
-    schedule, problem = schedule_of(site.key, instance), ""
+    schedule = schedule_of(site.key, instance)
     with run.suspended():
         due = is_due(schedule, site.key, agent)
+    durable = f"ckpt_{seen.mark_of(f'{key} unfinished')}{os.urandom(4).hex()}" if schedule.entry == "durable" else ""
+    entry = Entry(agent, key, state.NO_STATE, taken_ns, (), "", schedule, due, (), durable)
     try:
-        taken = _take(agent, call, at_entry=True) if agent is not None else state.NO_STATE
+        return _from_kept(entry, call) if agent is not None else replace(entry, random_state=random.getstate())
     except (Exception, SystemExit) as error:
-        taken, problem = state.NO_STATE, f"{type(error).__name__}: {error}"
-    return Entry(agent, key, taken, taken_ns, random.getstate(), problem, schedule, due)
+        return replace(entry, random_state=random.getstate(), problem=f"{type(error).__name__}: {error}")
+
+
+def _from_kept(entry: Entry, call: OpenSpan) -> Entry:
+    """Return an entry with the state as it is now, or where the budget has no room for it, with the last one.
+
+    A call inside another one cannot do with an earlier state: the calls since are not over.
+    """
+    kept, taker = _kept_for(entry, call), taker_of(entry.agent)
+    if kept is None:
+        begun, now = perf_counter_ns(), random.getstate()
+        taken = _take(entry.agent, call, at_entry=True)
+        kept = Kept(taken, entry.taken_ns, now, budget.ledger.spend(begun))
+        taker.kept = kept if call.is_outermost else taker.kept
+    else:
+        budget.ledger.say_once(entry.site, entry.schedule.budget)
+    earlier = tuple(kept.calls)
+    given = call.given()
+    if given is None:
+        taker.kept = None  # no replay could make this call again
+    elif call.is_outermost:
+        kept.calls.append((call.trace_id, EarlierCall(entry.site.rpartition(".")[2], given, call.span_id)))
+    return replace(entry, taken=kept.taken, taken_ns=kept.taken_ns, random_state=kept.random_state, earlier=earlier)
+
+
+def _kept_for(entry: Entry, call: OpenSpan) -> Kept | None:
+    """Return the snapshot that the call starts from, where there is no room for one of its own."""
+    kept = taker_of(entry.agent).kept
+    if kept is None or not call.is_outermost or len(kept.calls) >= MOST_CALLS:
+        return None
+    return None if budget.ledger.allows(entry.schedule.budget, kept.cost_ns) else kept
 
 
 def save_entry(entry: Entry, call: OpenSpan) -> None:
-    """Save a call that is due at its entry. Never raises for its sake."""
-    _save_due(entry, call, "entry")
+    """Save a call at its entry: while it runs, and where it is due. Never raises for its sake."""
+    if entry.durable:
+        _save_due(entry, call, "unfinished")
+    if entry.due and entry.schedule.at_entry:
+        _save_due(entry, call, "entry")
 
 
 def at_exit(entry: Entry, call: OpenSpan) -> None:
-    """Save a call that is due at its exit, has ended and did not fail. Never raises for its sake."""
-    _save_due(entry, call, "exit")
+    """Save a call that has ended and did not fail, where it is due. Never raises for its sake."""
+    if entry.due and entry.schedule.at_exit:
+        _save_due(entry, call, "exit")
+    if entry.durable:
+        try:
+            keeping.drop(call.trace_id, entry.durable)
+        except Exception as problem:
+            notice.say(f"checkpoint {entry.durable} cannot be removed, though {entry.site} ended: {problem}")
 
 
-def _save_due(entry: Entry, call: OpenSpan, moment: Moment) -> None:
+def at_signal(entry: Entry, call: OpenSpan, name: str, stack: tuple[Frame, ...]) -> None:
+    """Save a call that a signal has interrupted. Never raises for its sake.
+
+    Args:
+        entry: what `at_entry` took.
+        call: the call, open.
+        name: the signal's.
+        stack: the frames that the signal interrupted.
+    """
+    _save_due(entry, call, "signal", metadata={"signal": name}, stack=stack)
+
+
+def _save_due(entry: Entry, call: OpenSpan, moment: Moment, **more: Any) -> None:
+    schedule, mark = entry.schedule, seen.mark_of(f"{entry.site} {moment}")
+    whole = bool(entry.earlier) or moment == "signal" or (moment == "exit" and call.is_outermost)
     try:
         _require_state(entry)
-        mark = _mark(f"{entry.site} {moment}")
-        now = _state_now(entry.agent, call) if moment == "exit" else None
-        checkpoint = _checkpoint(entry, call, mark, moment=moment, state_at_end=now)
-        folder = _folder()
-        CheckpointManager(folder).save_checkpoint(checkpoint)
-        _prune(entry.schedule, folder, checkpoint.trace.trace_id, mark, moment)
+        if moment in {"exit", "signal"}:
+            more["state_at_end"] = _state_now(entry.agent, call)
+        if moment == "unfinished":
+            more["checkpoint_id"] = entry.durable
+        checkpoint = _checkpoint(entry, call, mark, moment=moment, knows_trace=whole, **more)
+        if moment == "unfinished":
+            keeping.save(checkpoint, call, knows_trace=whole)
+            return
+        path = keeping.save(checkpoint, call, knows_trace=whole, mark=mark, keep=schedule.keep, sync=moment == "signal")
+        if moment == "exit" and schedule.keep_runs:
+            keeping.keep_newest(mark, path, checkpoint.checkpoint_id, schedule.keep_runs)
     except Exception as problem:
-        notice.say(f"no checkpoint at the {moment} of {entry.site}: {type(problem).__name__}: {problem}")
-
-
-def _prune(schedule: Schedule, folder: Path, trace_id: str, mark: str, moment: Moment) -> None:
-    """Remove what is older than is to be kept: of this trace, and of runs that did not fail."""
-    if schedule.keep is not None:
-        _remove(_found(folder, f"{trace_id}_ckpt_{mark}*{SUFFIX}")[schedule.keep :])
-    if moment == "exit" and schedule.keep_runs:
-        _remove(_found(folder, f"*_ckpt_{mark}*{SUFFIX}")[schedule.keep_runs :])
-
-
-def _remove(found: list[tuple[int, int, Path]]) -> None:
-    for _, _, old in found:
-        with contextlib.suppress(OSError):  # another process removed it, or may
-            old.unlink()
+        when = "entry" if moment == "unfinished" else moment
+        notice.say(f"no checkpoint at the {when} of {entry.site}: {type(problem).__name__}: {problem}")
 
 
 def _on_class(site: Site, cls: type) -> str:
@@ -158,20 +212,20 @@ def at_failure(entry: Entry, call: OpenSpan, error: BaseException) -> None:
         error: the exception that leaves it.
     """
     try:
-        path = _save(entry, call, error)
+        checkpoint, path = _save(entry, call, error)
     except Exception as problem:
         notice.say(f"no checkpoint of the failed {entry.site}: {type(problem).__name__}: {problem}")
     else:
         notice.say(
-            f"{call.name} failed with {type(error).__name__}; checkpoint {_short(path)}; next: clearstone debug latest"
+            f"{call.name} failed with {type(error).__name__}; checkpoint {checkpoint} in {_short(path)}; next: "
+            f"clearstone debug latest"
         )
 
 
-def _save(entry: Entry, call: OpenSpan, error: BaseException) -> Path:
+def _save(entry: Entry, call: OpenSpan, error: BaseException) -> tuple[str, Path]:
     _require_state(entry)
-    failure, folder = dump_exception(error), _folder()
-    mark = _mark(f"{failure.type_name}@{failure.raised_at}")
-    earlier = _found(folder, f"*_ckpt_{mark}*{SUFFIX}")
+    failure = dump_exception(error)
+    mark = seen.mark_of(f"{failure.type_name}@{failure.raised_at}")
     checkpoint = _checkpoint(
         entry,
         call,
@@ -180,11 +234,12 @@ def _save(entry: Entry, call: OpenSpan, error: BaseException) -> Path:
         failure=failure,
         state_at_end=_state_now(entry.agent, call),
         stack=_stack(error),
-        occurrences=1 + max((occurrences for _, occurrences, _ in earlier), default=0),
+        occurrences=1 + keeping.count(mark),
     )
-    path = CheckpointManager(folder).save_checkpoint(checkpoint)
-    _remove(earlier[KEPT_PER_FAILURE - 1 :])
-    return path
+    drops = [entry.durable] if entry.durable else []
+    path = keeping.save(checkpoint, call, mark=mark, keep=KEPT_PER_FAILURE, drops=drops, sync=True)
+    keeping.keep_newest(mark, path, checkpoint.checkpoint_id, KEPT_PER_FAILURE)
+    return checkpoint.checkpoint_id, path
 
 
 def _require_state(entry: Entry) -> None:
@@ -192,26 +247,37 @@ def _require_state(entry: Entry) -> None:
         raise CheckpointError(f"its state at entry could not be taken ({entry.problem})")
 
 
-def _folder() -> Path:
-    home.ensure_home()
-    return home.checkpoint_folder()
-
-
-def _checkpoint(entry: Entry, call: OpenSpan, mark: str, **more: Any) -> Checkpoint:
+def _checkpoint(entry: Entry, call: OpenSpan, mark: str, *, knows_trace: bool = True, **more: Any) -> Checkpoint:
     """Return a checkpoint of a call; its id begins with `mark`, by which others of its kind are found."""
     span = call.snapshot()
+    trace = keeping.trace_of(call, span, knows_trace=knows_trace)
+    for trace_id, each in entry.earlier:
+        trace = trace.merged(call.trace_so_far(trace_id).subtree(each.span_id))
     method = span.site.rpartition(".")[2] if entry.agent is not None else ""
     return new_checkpoint(
         entry.agent,
         entry.taken,
-        trace=call.trace_so_far(),
+        trace=trace,
         span=span,
         taken_ns=entry.taken_ns,
-        checkpoint_id=f"ckpt_{mark}{os.urandom(4).hex()}",
+        fresh=knows_trace,
         random_state=entry.random_state,
         call=TakenCall(entry.site, method, _input(span)),
-        **more,
+        earlier=tuple(each for _, each in entry.earlier),
+        code=_code(entry, trace) if knows_trace else (),
+        **{"checkpoint_id": f"ckpt_{mark}{os.urandom(4).hex()}", **more},
     )
+
+
+def _code(entry: Entry, trace: Trace) -> tuple[Fingerprint, ...]:
+    from clearstone.checkpoint.fingerprints import fingerprints_of  # with all that reads source
+
+    try:
+        cls = type(entry.agent) if entry.agent is not None else None
+        return fingerprints_of(cls, {entry.site, *(span.site for span in trace if span.site)})
+    except Exception as problem:
+        notice.say(f"what the code was could not be taken: {type(problem).__name__}: {problem}")
+        return ()
 
 
 def _stack(error: BaseException) -> tuple[Frame, ...]:
@@ -234,25 +300,6 @@ def _state_now(agent: Any, call: OpenSpan) -> state.AgentState | None:
     except (Exception, SystemExit) as error:
         notice.say(f"the state at the end could not be taken: {type(error).__name__}: {error}")
         return None
-
-
-def _mark(text: str) -> str:
-    import hashlib
-
-    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:6]
-
-
-def _found(folder: Path, pattern: str) -> list[tuple[int, int, Path]]:
-    """When each checkpoint was made, which occurrence it is, and its file; newest first."""
-    found = []
-    for path in folder.glob(pattern):
-        try:
-            summary = container.read_header(path).summary
-            if type(summary["created_ns"]) is int and type(summary["occurrences"]) is int:
-                found.append((summary["created_ns"], summary["occurrences"], path))
-        except (CheckpointError, KeyError):
-            continue  # another process removed it, or it is torn or foreign
-    return sorted(found, reverse=True)
 
 
 def _short(path: Path) -> str:

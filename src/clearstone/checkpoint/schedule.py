@@ -8,14 +8,16 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from time import monotonic
 from typing import Any, Literal, get_args
 
 from clearstone import notice
+from clearstone.checkpoint.budget import SHARE
 from clearstone.errors import ConfigurationError
 
 On = Literal["error", "entry", "exit", "always"]
+KeptEntry = Literal["memory", "durable"]
 ATTRIBUTE = "__clearstone_schedule__"
 """Where a class keeps its own."""
 
@@ -32,6 +34,8 @@ class Schedule:
         keep: of each trace the newest so many are kept; None for all.
         keep_runs: of calls that did not fail the newest so many are saved at exit and kept.
         nested: whether a call inside another boundary's counts as one of its own.
+        budget: the share of the time that snapshots may take; None for all they need.
+        entry: where the state at entry is until the call ends: ``"memory"``, or ``"durable"`` for the disk.
     """
 
     on: On = "error"
@@ -41,6 +45,8 @@ class Schedule:
     keep: int | None = None
     keep_runs: int = 0
     nested: bool = False
+    entry: KeptEntry = "memory"
+    budget: float | None = SHARE
 
     @property
     def adds(self) -> bool:
@@ -79,15 +85,23 @@ def checked(**options: Any) -> Schedule:
         raise ConfigurationError(f"every={schedule.every!r} is no number of calls, 1 or more")
     if not _is_seconds(schedule.interval):
         raise ConfigurationError(f"interval={schedule.interval!r} is no number of seconds")
+    if schedule.entry not in get_args(KeptEntry):
+        raise ConfigurationError(f"entry={schedule.entry!r} is none of {', '.join(map(repr, get_args(KeptEntry)))}")
+    if schedule.budget is not None and not _is_share(schedule.budget):
+        raise ConfigurationError(f"budget={schedule.budget!r} is no share of the time, such as 0.01; None for no limit")
     if schedule.when is not None and not callable(schedule.when):
         raise ConfigurationError(f"when={schedule.when!r} cannot be called with the agent")
     if schedule.keep is not None and not _is_count(schedule.keep, 1):
         raise ConfigurationError(f"keep={schedule.keep!r} is no number of checkpoints, 1 or more; None keeps all")
     if not _is_count(schedule.keep_runs, 0):
         raise ConfigurationError(f"keep_runs={schedule.keep_runs!r} is no number of runs")
-    if not schedule.adds and schedule not in {ON_ERROR, Schedule(nested=True)}:
+    if not schedule.adds and replace(schedule, nested=False, entry="memory", budget=SHARE) != ON_ERROR:
         raise ConfigurationError("every=, interval=, when= and keep= are about calls that do not fail; say on='exit'")
     return schedule
+
+
+def _is_share(given: Any) -> bool:
+    return type(given) in {int, float} and 0 <= given <= 1
 
 
 def _is_seconds(given: Any) -> bool:

@@ -1,9 +1,9 @@
 """A state in segments, so that a step costs what it changed: what the same agent's last snapshot has is not made again.
 
 Idea: most of a large state is in a few long lists and dicts (messages, facts, results). Each of them is cut into
-segments of 64 items, and every segment is a pickle of its own; whatever is in none of these containers is the last
-segment, the *rest*. A segment whose pickle is as it was is the very object of the snapshot before. The newest items of
-a list are in small segments first, in one of 8 and one of 64 when there are so many.
+segments of 64 items (`checkpoint.containers`), and every segment is a pickle of its own; whatever is in none of these
+containers is the last segment, the *rest*. A segment whose pickle is as it was is the very object of the snapshot
+before. The newest items of a list are in small segments first, in one of 8 and one of 64 when there are so many.
 
 One pickler writes all of them. Before each its memo is set to the agent and the containers (the *seeds*), so a
 reference to one of them is two bytes and not a copy of it. An object that two segments hold belongs to the first of
@@ -16,6 +16,12 @@ it is; it is the one of before if its pickle is, and the objects in it are: one 
 one of another segment, makes the same pickle and another state. Between snapshots what is in the containers is held, so
 that no id becomes another object's; the agent is not, nor what is in none of them.
 
+The fast mode (a snapshot that is not `whole`) writes anew the rest, the newest segments, those whose items are others
+than before, those in which something is left out, and those that own what one of these refers to; of the others only
+those whose turn it is (`checkpoint.rotation`). A segment that has to wait is what it was when it was last written, and
+so are the objects it owns; which object is which is right among all segments all the same, for the owners are of the
+same writing (`checkpoint.owners`).
+
 Refused: trusting that old items are as they were (an edit in place would be missed); one pickler whose memo lives on
 (it never writes an object twice, so it misses every later change of it); cutting by content (it takes one pickle of the
 whole first).
@@ -23,71 +29,34 @@ whole first).
 
 from __future__ import annotations
 
-import copyreg
 import io
+import itertools
 import pickle
 import sys
-from collections import deque
-from itertools import chain, takewhile
-from operator import is_
+from operator import attrgetter
 from types import BuiltinFunctionType, FunctionType, ModuleType
 from typing import TYPE_CHECKING, Any
 
+from clearstone.checkpoint.containers import SIZE, Container, Part, containers_in
+from clearstone.checkpoint.owners import Owners
 from clearstone.checkpoint.pickling import Replaced, StatePickler
+from clearstone.checkpoint.rotation import Rotation, verified
 from clearstone.checkpoint.snapshots import Placed, Segment, Snapshot
 from clearstone.codec import payload
+from clearstone.codec.redact import active
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Mapping
 
-    from clearstone.checkpoint.snapshots import Kind, Place
-
-SIZE = 64
-"""Items of a segment; a container of fewer is no container here."""
-
-SMALL = 8
-
-DEEPEST = 2
-"""Through so many plain objects containers are looked for, from the state's own values."""
+__all__ = ["SIZE", "Segmenter"]
 
 ATOMS = frozenset({str, bytes, int, float, bool, complex, type(None), type, tuple, ModuleType, BuiltinFunctionType})
 """Of these nobody notices which of two equal ones it is."""
 
-REDUCERS = ("__reduce_ex__", "__reduce__", "__getstate__")
+NOT_MET = (-1, None)
 
-
-class _Part:
-    """A segment while its agent lives: what it was made of, and what of it belongs to it."""
-
-    __slots__ = ("is_flat", "items", "owned", "place", "placed", "segment", "shared")
-
-    def __init__(self, items: list[Any]) -> None:
-        self.items = items
-        self.segment: Segment | None = None
-        self.shared: list[Any] = []  # objects that belong to an earlier part
-        self.owned: dict[int, int] = {}  # the ids of its objects, and their numbers in its memo
-        self.is_flat = False  # it owns nothing but its items: they are the same if its pickle is
-        self.place: Place = (-1, -1)
-        self.placed: Placed | None = None  # as in the last snapshot, where it shares nothing
-
-
-class _Container:
-    """A long list or dict, and its parts in order."""
-
-    def __init__(self, held: Any) -> None:
-        self.held = held
-        self.kind: Kind = "list" if type(held) is list else "dict"
-        self.parts: list[_Part] = []
-
-    def items(self) -> list[Any]:
-        return list(self.held) if self.kind == "list" else list(self.held.items())
-
-    def is_same(self, now: Sequence[Any], before: Sequence[Any]) -> bool:
-        if len(now) != len(before):
-            return False
-        if self.kind == "list":
-            return all(map(is_, now, before))
-        return all(map(is_, chain.from_iterable(now), chain.from_iterable(before)))  # keys and values
+MOST_ROUNDS = 16
+"""So often the fast mode writes what the parts written before bring with them; they may change meanwhile."""
 
 
 class _Forwards(Exception):  # noqa: N818 - begins the snapshot again, and never leaves it
@@ -105,10 +74,23 @@ class Segmenter:
         replaced: what is left out.
         with_code: see `clearstone.codec.pickler.ByValuePickler`.
         cuts: whether long containers are cut into segments. For one snapshot alone that costs and brings nothing.
+        steps: numbers the snapshots, rising.
+        rotation: whose turn it is in the fast mode.
     """
 
-    def __init__(self, replaced: Replaced | None = None, *, with_code: bool = True, cuts: bool = True) -> None:
+    def __init__(
+        self,
+        replaced: Replaced | None = None,
+        *,
+        with_code: bool = True,
+        cuts: bool = True,
+        steps: Iterator[int] | None = None,
+        rotation: Rotation | None = None,
+    ) -> None:
         self.cuts = cuts
+        self._steps = steps if steps is not None else itertools.count(1)
+        self._step = 0
+        self._rotation = rotation if rotation is not None else Rotation()
         self._buffer = io.BytesIO()
         self._left_out: list[pickle.PickleBuffer] = []
         replaced = replaced if replaced is not None else Replaced()
@@ -119,22 +101,25 @@ class Segmenter:
         self._seeder = pickle.Pickler(io.BytesIO(), payload.PROTOCOL)  # holds the seeds as the memo to begin with
         self._seeds: dict[int, tuple[int, Any]] = {}  # empty between snapshots
         self._seeded: tuple[int, ...] = ()
-        self._whole: set[int] = set()  # the ids of containers that are not cut: one before them refers to them
-        self._containers: list[_Container] = []
-        self._rest = _Part([])
-        self._owners: dict[int, tuple[_Part, int, Any]] = {}
+        self._redactor = active()
+        self._uncut: set[int] = set()  # the ids of containers that are not cut: one before them refers to them
+        self._containers: list[Container] = []
+        self._rest = Part(0, 0)
+        self._owners = Owners()
+        self._with_missing: set[Part] = set()
 
     @property
     def met_definitions(self) -> bool:
         """Whether a definition of the script was written."""
         return self._pickler.met_definitions
 
-    def snapshot(self, agent: Any, state: Mapping[str, Any]) -> Snapshot:
+    def snapshot(self, agent: Any, state: Mapping[str, Any], *, whole: bool = True) -> Snapshot:
         """Return the state as it is now.
 
         Args:
             agent: whose state it is, the same each time; in it, it is the first seed.
             state: the attributes by name.
+            whole: whether all of it is written anew; else an edit in place of an old item may be seen late.
 
         Raises:
             Exception: what a value's own reduction raises. The next snapshot is made from scratch.
@@ -142,12 +127,13 @@ class Segmenter:
         try:
             while True:
                 try:
-                    return self._taken(agent, dict(state))
+                    return self._taken(agent, dict(state), whole=whole)
                 except _Forwards as found:
-                    self._whole.add(found.container)
+                    self._uncut.add(found.container)
         except BaseException:
-            self._seeded, self._containers, self._rest = (), [], _Part([])
+            self._seeded, self._containers, self._rest = (), [], Part(0, 0)
             self._owners.clear()
+            self._with_missing.clear()
             raise
         finally:
             self._seeds = {}
@@ -155,108 +141,150 @@ class Segmenter:
             self._pickler.clear_memo()
             self._left_out.clear()
 
-    def _taken(self, agent: Any, state: dict[str, Any]) -> Snapshot:
-        found = _containers(state, agent, self._replaced) if self.cuts else ()
-        self._seed(agent, [each for each in found if id(each) not in self._whole])
-        for number, container in enumerate(self._containers):
-            self._update(number, container)
-        rest = self._rest
-        rest.place = len(self._containers), 0
-        self._write_rest(rest, state)
+    def _taken(self, agent: Any, state: dict[str, Any], *, whole: bool) -> Snapshot:
+        self._step = next(self._steps)
+        found = containers_in(state, agent, self._replaced) if self.cuts else ()
+        is_as_before = self._seed(agent, [each for each in found if id(each) not in self._uncut])
+        whole = whole or not is_as_before or active() is not self._redactor
+        self._redactor = active()
+        for container in self._containers:
+            container.update(closely=whole)
+            for part in container.gone:
+                self._drop(part)
+            if container.is_shifted:
+                self._owners.all_moved()
+        if whole:
+            self._write_all(state)
+        else:
+            self._write_some(state)
+        return self._snapshot()
+
+    def _snapshot(self) -> Snapshot:
+        for part in self._owners.moved:
+            if part.segment is None:
+                raise RuntimeError(f"segment {part.place} was not written")  # a fault of ours
+            placed = Placed(part.segment, self._owners.references(part))
+            if part is self._rest:
+                part.placed = placed
+            else:
+                self._containers[part.place[0]].note_placed(part, placed)
+        self._owners.moved.clear()
         return Snapshot(
-            tuple((each.kind, tuple(map(self._placed, each.parts))) for each in self._containers), self._placed(rest)
+            tuple((each.kind, tuple(each.placed)) for each in self._containers),
+            self._rest.placed,
+            self._step,
+            verified(self._containers, self._step),
         )
 
-    def _placed(self, part: _Part) -> Placed:
-        if part.segment is None:
-            raise RuntimeError(f"segment {part.place} was not written")  # a fault of ours
-        if not part.shared:
-            if part.placed is None or part.placed.segment is not part.segment:
-                part.placed = Placed(part.segment)
-            return part.placed
-        owners = (self._owners[id(each)] for each in part.shared)
-        return Placed(part.segment, tuple((owner.place, number) for owner, number, _ in owners))
+    def _seed(self, agent: Any, found: list[Any]) -> bool:
+        """Begin with these containers; where they are others than before, or in another order, nothing is kept.
 
-    # --- containers --------------------------------------------------------------------------------------------------
-
-    def _seed(self, agent: Any, found: list[Any]) -> None:
-        """Begin with these containers; where they are others than before, or in another order, nothing is kept."""
+        Returns:
+            Whether they are the same.
+        """
         self._seeds = {id(each): (number, each) for number, each in enumerate([agent, *found])}
         self._seeder.memo = self._seeds
         if tuple(self._seeds) == self._seeded:
-            return
+            return True
         self._seeded = tuple(self._seeds)
         known = {id(each.held): each for each in self._containers}
-        self._containers = [known.get(id(each)) or _Container(each) for each in found]
-        for part in (part for each in self._containers for part in each.parts):
-            part.segment, part.shared, part.owned = None, [], {}
-        self._rest = _Part([])
+        self._containers = [known.get(id(each)) or Container(each) for each in found]
+        for number, container in enumerate(self._containers):
+            container.reset(number)
+        self._rest = Part(0, 0, (len(found), 0))
         self._owners.clear()
+        self._with_missing.clear()
+        return False
 
-    def _update(self, number: int, container: _Container) -> None:
-        """Write the parts of a container: those it had as far as their items are the same, then new ones."""
-        items, at, kept = container.items(), 0, 0
-        for part in container.parts:
-            now = items[at : at + len(part.items)]
-            if not container.is_same(now, part.items):
-                break
-            part.place = (number, kept)
-            self._write(part, part.items)
-            at, kept = at + len(now), kept + 1
-        for part in container.parts[kept:]:
-            self._drop(part)
-        parts = container.parts[:kept]
-        for start in self._cuts_of(parts, at, len(items)):
-            part = _Part(items[start : start + SIZE])
-            part.place = (number, len(parts))
-            self._write(part, part.items)
-            parts.append(part)
-        container.parts = parts
+    # --- which parts are written -------------------------------------------------------------------------------------
 
-    def _cuts_of(self, parts: list[_Part], at: int, end: int) -> range:
-        """Return where new parts begin; small ones at the end of `parts` make room for a larger one of the same items.
+    def _write_all(self, state: dict[str, Any]) -> None:
+        for container in self._containers:
+            for part in container.parts:
+                self._write(part, state)
+        self._write(self._rest, state)
 
-        A new item is in a part of one, then of eight, then of 64: it is written three times, and there are never more
-        than seven of each.
-        """
-        for size in (SIZE, SMALL):
-            small = _trailing_below(size, parts)
-            if end > at and end - at + sum(len(each.items) for each in small) >= size:
-                for part in small:
-                    self._drop(part)
-                    at -= len(part.items)
-                del parts[len(parts) - len(small) :]
-                break
-        return range(at, end, SIZE)
+    def _write_some(self, state: dict[str, Any]) -> None:
+        for part in self._rotation.turn(self._containers):
+            self._write(part, state)
+        anew = {*self._with_missing, self._rest}
+        for container in self._containers:
+            anew.update(container.anew, container.newest())
+        due = anew | self._owners.outdated
+        for _ in range(MOST_ROUNDS):
+            for part in sorted(due, key=attrgetter("place")):
+                self._write(part, state)
+            owners = {owner for part in anew for owner in self._owners.of_shared(part)}
+            due = self._owners.outdated | {each for each in owners if each.verified != self._step}
+            if not due:
+                return
+        self._write_all(state)
 
-    def _drop(self, part: _Part) -> None:
-        self._disown(part)
-        part.place = (-1, -1)
+    def _drop(self, part: Part) -> None:
+        self._owners.drop(part)
+        self._with_missing.discard(part)
 
     # --- parts -------------------------------------------------------------------------------------------------------
 
-    def _write(self, part: _Part, value: Any) -> None:
+    def _write(self, part: Part, state: dict[str, Any]) -> None:
         """Bring a part's segment up to date."""
-        if not all(self._is_before(each, part) for each in part.shared):
-            part.segment, part.shared = None, []
-        data, buffers = self._pickled(value, part)
-        known = part.segment
+        self._owners.outdated.discard(part)
+        if part.shared and not all(self._owners.is_before(each, part) for each in part.shared):
+            part.segment = None
+            self._owners.share(part, [])
+        replaced, unplaced = self._replaced, self._replaced.unplaced
+        met, replaced.met = replaced.met, set()
+        if part is self._rest:
+            self._write_rest(part, state)
+        else:
+            self._write_items(part, self._containers[part.place[0]])
+        if replaced.met or replaced.unplaced > unplaced:  # the next snapshot has to meet it again
+            self._with_missing.add(part)
+            replaced.met |= met
+        else:
+            self._with_missing.discard(part)
+            replaced.met = met
+
+    def _write_items(self, part: Part, container: Container) -> None:
+        container.note_written(part, self._step)
+        container.look_again(part)
+        items = container.items(part)
+        known, (data, buffers) = part.segment, self._pickled(items, part)
         is_same = known is not None and known.data == data and known.buffers == buffers
-        if is_same and part.is_flat:
+        if is_same and (part.is_flat or self._has_met(part)):
             return
-        met = self._met(part, value)
-        if is_same and {id(each): number for number, each in met} == part.owned:
-            return
-        self._disown(part)
-        others = [each for _, each in met if self._is_before(each, part)]
-        if others:
-            part.shared = [*part.shared, *others]
-            data, buffers = self._pickled(value, part)
-            met = self._met(part, value)
+        met = self._met(part, items)
+        if self._shares_others(part, data, met):
+            data, buffers = self._pickled(items, part)
+            met = self._met(part, items)
+        container.look_into(part)
+        self._refuse_forwards(data, part.place[0])
+        self._put(part, data, buffers)
+        self._owners.own(part, met)
+        part.is_flat = part.owned.keys() <= container.ids(part)
+
+    def _write_rest(self, rest: Part, state: dict[str, Any]) -> None:
+        """It comes last, so nobody refers to what is in it."""
+        data, buffers = self._pickled(state, rest)
+        if self._owners and self._shares_others(rest, data, self._met(rest, state)):
+            data, buffers = self._pickled(state, rest)
+        self._put(rest, data, buffers)
+
+    def _shares_others(self, part: Part, data: bytes, met: list[tuple[int, Any]]) -> bool:
+        """Whether a part shares other objects than those it was written with; then note it."""
+        begin = len(self._seeds)
+        fetched = [each for number, each in enumerate(part.shared, begin) if _fetching(number) in data]
+        others = [each for _, each in met if self._owners.is_before(each, part)]
+        if not others and len(fetched) == len(part.shared):
+            return False
+        self._owners.share(part, [*fetched, *others])
+        return True
+
+    def _put(self, part: Part, data: bytes, buffers: tuple[bytes, ...]) -> None:
+        known = part.segment
         if known is None or known.data != data or known.buffers != buffers:
-            self._refuse_forwards(data, part.place[0])
             part.segment = Segment(data, buffers)
-        self._own(part, met)
+            self._owners.moved.add(part)
 
     def _refuse_forwards(self, data: bytes, number: int) -> None:
         """A container is whole when the next is loaded: what is made of one that comes later would find it empty.
@@ -265,25 +293,10 @@ class Segmenter:
             _Forwards: a container before another refers to it. (Other bytes may read so: then one is cut less.)
         """
         for later in range(number + 1, len(self._containers)):
-            seed = later + 1  # the agent is the first
-            fetched = b"h%c" % seed if seed < 256 else b"j" + seed.to_bytes(4, "little")  # noqa: PLR2004 - BINGET's
-            if fetched in data:
+            if _fetching(later + 1) in data:  # the agent is the first seed
                 raise _Forwards(id(self._containers[later].held))
 
-    def _write_rest(self, rest: _Part, state: dict[str, Any]) -> None:
-        """Bring the rest up to date. It comes last, so nobody refers to what is in it."""
-        if not all(self._is_before(each, rest) for each in rest.shared):
-            rest.shared = []
-        data, buffers = self._pickled(state, rest)
-        others = [each for _, each in self._met(rest, state) if self._is_before(each, rest)] if self._owners else []
-        if others:
-            rest.shared = [*rest.shared, *others]
-            data, buffers = self._pickled(state, rest)
-        known = rest.segment
-        if known is None or known.data != data or known.buffers != buffers:
-            rest.segment = Segment(data, buffers)
-
-    def _pickled(self, value: Any, part: _Part) -> tuple[bytes, tuple[bytes, ...]]:
+    def _pickled(self, value: Any, part: Part) -> tuple[bytes, tuple[bytes, ...]]:
         buffer, pickler, begin = self._buffer, self._pickler, len(self._seeds)
         buffer.seek(0)
         buffer.truncate()
@@ -294,9 +307,15 @@ class Segmenter:
         else:
             pickler.memo = self._seeder.memo
         pickle.Pickler.dump(pickler, value)  # cloudpickle's own tells a deep recursion in other words
-        return buffer.getvalue(), tuple(bytes(each.raw()) for each in self._left_out)
+        return buffer.getvalue(), tuple([bytes(each.raw()) for each in self._left_out])
 
-    def _met(self, part: _Part, value: Any) -> list[tuple[int, Any]]:
+    def _has_met(self, part: Part) -> bool:
+        """Whether a part whose pickle is as it was is of the same objects: then each has its number in the memo yet."""
+        memo = self._pickler.memo.copy()
+        found = [memo.get(each, NOT_MET)[0] for each in part.owned]
+        return found == [*part.owned.values()]
+
+    def _met(self, part: Part, value: Any) -> list[tuple[int, Any]]:
         """Return the objects in `value`, which was written last, with their numbers in the memo."""
         begin = len(self._seeds) + len(part.shared)
         return [
@@ -305,59 +324,10 @@ class Segmenter:
             if number >= begin and type(each) not in ATOMS and each is not value and not _is_global(each)
         ]
 
-    def _own(self, part: _Part, met: list[tuple[int, Any]]) -> None:
-        """Note what was met in a part as its own."""
-        for number, each in met:
-            owner = self._owners.get(id(each))
-            if owner is not None:
-                owner[0].segment = None  # a later part had it: it is written again when it comes to that
-            self._owners[id(each)] = part, number, each
-        part.owned = {id(each): number for number, each in met}
-        part.is_flat = part.owned.keys() <= {id(each) for each in part.items}
 
-    def _disown(self, part: _Part) -> None:
-        for number in part.owned:
-            owner = self._owners.get(number)
-            if owner is not None and owner[0] is part:
-                del self._owners[number]
-        part.owned = {}
-
-    def _is_before(self, obj: Any, part: _Part) -> bool:
-        """Whether an object belongs to a part before `part`."""
-        owner = self._owners.get(id(obj))
-        return owner is not None and owner[0] is not part and (0, 0) <= owner[0].place < part.place
-
-
-def _trailing_below(size: int, parts: list[_Part]) -> list[_Part]:
-    """Return the parts at the end of fewer than `size` items."""
-    return list(takewhile(lambda part: len(part.items) < size, reversed(parts)))
-
-
-def _containers(state: Mapping[str, Any], agent: Any, replaced: Replaced) -> Iterator[Any]:
-    """Give the long lists and dicts that are values of the state, or of plain objects in it; each once."""
-    left, seen = deque((value, 0) for value in state.values()), {id(agent)}
-    while left:
-        each, depth = left.popleft()
-        if id(each) in seen or id(each) in replaced.objects:
-            continue
-        if type(each) is list or type(each) is dict:
-            if len(each) >= SIZE:
-                seen.add(id(each))
-                yield each
-        elif depth < DEEPEST and _is_plain(each):
-            seen.add(id(each))
-            left.extend((value, depth + 1) for value in list(vars(each).values()))
-
-
-def _is_plain(obj: Any) -> bool:
-    """Whether an object is pickled by its attributes, and by nothing of its own."""
-    cls = type(obj)
-    return (
-        isinstance(getattr(obj, "__dict__", None), dict)
-        and cls not in copyreg.dispatch_table
-        and not isinstance(obj, type | FunctionType | ModuleType)
-        and all(getattr(cls, name, None) is getattr(object, name, None) for name in REDUCERS)
-    )
+def _fetching(number: int) -> bytes:
+    """Return what is in a pickle that fetches a number of the memo by BINGET or LONG_BINGET, and seldom in another."""
+    return b"h%c" % number if number < 256 else b"j" + number.to_bytes(4, "little")  # noqa: PLR2004 - a byte
 
 
 def _is_global(obj: Any) -> bool:

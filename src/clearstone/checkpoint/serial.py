@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import datetime as dt
+import functools
 import json
 from dataclasses import asdict, fields
-from itertools import chain
 from typing import TYPE_CHECKING, Any
 
-from clearstone.checkpoint import snapshots, spans
+from clearstone.checkpoint import manifests, spans
 from clearstone.checkpoint.environment import Environment
 from clearstone.checkpoint.frames import Frame
 from clearstone.checkpoint.missing import MissingMember
-from clearstone.checkpoint.model import Checkpoint, TakenCall
+from clearstone.checkpoint.model import Checkpoint, EarlierCall, TakenCall
+from clearstone.checkpoint.snapshots import CODE
 from clearstone.checkpoint.state import AgentState
 from clearstone.codec import payload
 from clearstone.span import Failure
@@ -20,46 +21,90 @@ from clearstone.span import Failure
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from clearstone.span import Payload
+    from clearstone.checkpoint.fingerprints import Fingerprint
+    from clearstone.checkpoint.snapshots import Snapshot
+    from clearstone.span import Payload, Trace
 
 
 LONGEST_ERROR = 500
 """Characters of an error in a listing."""
 
-SECTIONS = frozenset({"agent_class", "call", "failure", "random", "stack", "trace", "payloads", *snapshots.SECTIONS})
+SECTIONS = frozenset(
+    {
+        *(
+            "about",
+            "agent_class",
+            "call",
+            "code",
+            "earlier",
+            "failure",
+            "missing",
+            "random",
+            "stack",
+            "trace",
+            "payloads",
+        ),
+        *manifests.SECTIONS,
+    }
+)
 
 
 def pack(checkpoint: Checkpoint) -> tuple[dict[str, Any], dict[str, bytes]]:
-    """Return the header and sections of a checkpoint.
+    """Return the header and sections of a checkpoint that stands alone.
 
     Raises:
         TypeError: `metadata` holds something that is not JSON.
+    """
+    header, sections = described(checkpoint)
+    sections |= manifests.pack(snapshots_of(checkpoint))
+    sections["trace"], sections["payloads"] = spans.pack(checkpoint.trace)
+    return header, sections
+
+
+def snapshots_of(checkpoint: Checkpoint) -> dict[str, Snapshot]:
+    """Return the states of a checkpoint by what they are of."""
+    states = {"state": checkpoint.state, "state_at_end": checkpoint.state_at_end}
+    return {name: state.snapshot for name, state in states.items() if state is not None}
+
+
+def described(checkpoint: Checkpoint) -> tuple[dict[str, Any], dict[str, bytes]]:
+    """Return the header and sections of a checkpoint, but for its states and its trace.
+
+    What is often as it was in the step before is a section: then it need not be written again.
     """
     sections: dict[str, bytes] = {}
     header = {
         "summary": _summary(checkpoint),
         "span_id": checkpoint.span_id,
         "timestamp": checkpoint.timestamp.isoformat(),
-        "version": checkpoint.version,
-        "agent_class_name": checkpoint.agent_class_name,
-        "agent_module": checkpoint.agent_module,
-        "environment": asdict(checkpoint.environment),
-        "state": _state_header(checkpoint.state),
         "holds_code": holds_code(checkpoint),
-        "spans": len(checkpoint.trace),
         **_optional(checkpoint, sections),
     }
-    states = {"state": checkpoint.state, "state_at_end": checkpoint.state_at_end}
-    sections |= snapshots.pack({name: each.snapshot for name, each in states.items() if each is not None})
-    sections["trace"], sections["payloads"] = spans.pack(checkpoint.trace)
+    sections["about"] = _about(checkpoint)
     return header, sections
 
 
+_last_environment: tuple[Environment, dict[str, Any]] | None = None
+
+
+def _about(checkpoint: Checkpoint) -> bytes:
+    global _last_environment  # noqa: PLW0603 - steps of a run share theirs
+    if _last_environment is None or _last_environment[0] is not checkpoint.environment:
+        _last_environment = checkpoint.environment, asdict(checkpoint.environment)
+    about = {
+        "version": checkpoint.version,
+        "agent_class_name": checkpoint.agent_class_name,
+        "agent_module": checkpoint.agent_module,
+        "environment": _last_environment[1],
+    }
+    return json.dumps(about).encode()
+
+
 def holds_code(checkpoint: Checkpoint) -> bool:
-    """Whether a function or class is stored by value in it: only cloudpickle does so, and its makers are named."""
+    """Whether a function or class is stored by value in it (see `Segment.holds_code`)."""
     states = filter(None, (checkpoint.state, checkpoint.state_at_end))
-    of_states = (segment.data for each in states for segment in each.snapshot.segments())
-    return any(b"cloudpickle" in each for each in chain(of_states, (each.data for each in checkpoint.payloads())))
+    in_states = (segment.holds_code for each in states for segment in each.snapshot.segments())
+    return any(in_states) or any(CODE in each.data for each in checkpoint.payloads())
 
 
 def _summary(checkpoint: Checkpoint) -> dict[str, Any]:
@@ -80,25 +125,35 @@ def _summary(checkpoint: Checkpoint) -> dict[str, Any]:
 
 def _optional(checkpoint: Checkpoint, sections: dict[str, bytes]) -> dict[str, Any]:
     """Return the parts of a header that not every checkpoint has, and put their bytes into `sections`."""
-    header: dict[str, Any] = {"state_at_end": None, "agent_class": None, "call": None, "failure": None}
+    header: dict[str, Any] = {"form": checkpoint.state.form}
     if checkpoint.agent_class is not None:
         header["agent_class"] = _put(sections, "agent_class", checkpoint.agent_class)
+    states = (checkpoint.state, checkpoint.state_at_end)
+    told = [_not_saved(each) if each is not None else [[], []] for each in states]
+    if told != [[[], []]] * 2:
+        sections["missing"] = json.dumps(told).encode()
     if checkpoint.state_at_end is not None:
-        header["state_at_end"] = _state_header(checkpoint.state_at_end)
+        header["form_at_end"] = checkpoint.state_at_end.form
     if checkpoint.call is not None:
         call = checkpoint.call
-        header["call"] = {"site": call.site, "method": call.method, "payload": _put(sections, "call", call.input)}
+        header["call"] = [call.site, call.method, _put(sections, "call", call.input)]
+    if checkpoint.earlier:
+        header["earlier"], sections["earlier"] = _earlier_section(checkpoint)
     if checkpoint.failure is not None:
         header["failure"] = _failure_header(checkpoint.failure, sections)
     if checkpoint.stack:
         sections["stack"] = json.dumps([asdict(frame) for frame in checkpoint.stack]).encode()
+    if checkpoint.code:
+        from clearstone.checkpoint import fingerprints  # with all that reads source
+
+        sections["code"] = fingerprints.to_json(checkpoint.code)
     if checkpoint.random_state is not None:
-        sections["random"] = json.dumps(checkpoint.random_state).encode()
+        sections["random"] = _random_section(checkpoint.random_state)
     return header
 
 
 def unpack(header: Mapping[str, Any], sections: Mapping[str, bytes], *, untrusted: str = "") -> Checkpoint:
-    """Return the checkpoint of a file's header and sections.
+    """Return the checkpoint of the header and sections of a file of one step.
 
     Args:
         header: the header.
@@ -106,29 +161,54 @@ def unpack(header: Mapping[str, Any], sections: Mapping[str, bytes], *, untruste
         untrusted: see `Checkpoint`.
 
     Raises:
-        KeyError, TypeError, ValueError: they are not a checkpoint's.
+        KeyError, TypeError, ValueError, IndexError: they are not a checkpoint's.
     """
-    summary = header["summary"]
+    trace = spans.unpack(header["summary"]["trace_id"], sections["trace"], sections["payloads"])
+    rows = manifests.rows_of(sections)
+    wanted = {number for row in rows.values() for number in manifests.numbers_in(row)}
+    segments = manifests.segments_of(sections, wanted)
+    found = {name: manifests.snapshot_of(row, segments.__getitem__) for name, row in rows.items()}
+    return assembled(header, sections, found, trace, untrusted=untrusted)
+
+
+def assembled(
+    header: Mapping[str, Any],
+    sections: Mapping[str, bytes],
+    snapshots: Mapping[str, Snapshot],
+    trace: Trace,
+    *,
+    untrusted: str = "",
+) -> Checkpoint:
+    """Return the checkpoint of what `described` gave, and its states and trace; raise as `unpack` does."""
+    summary, about = header["summary"], json.loads(sections["about"])
+    told = json.loads(sections.get("missing", b"[[[], []], [[], []]]"))
+    states = {
+        name: _state(snapshots[name], header[form], missing)
+        for (name, form), missing in zip((("state", "form"), ("state_at_end", "form_at_end")), told, strict=True)
+        if form in header
+    }
     return Checkpoint(
         checkpoint_id=summary["checkpoint_id"],
-        trace=spans.unpack(summary["trace_id"], sections["trace"], sections["payloads"]),
+        trace=trace,
         span_id=header["span_id"],
         timestamp=dt.datetime.fromisoformat(header["timestamp"]),
         created_ns=summary["created_ns"],
-        version=header["version"],
-        agent_class_name=header["agent_class_name"],
-        agent_module=header["agent_module"],
-        agent_class=_optional_payload(header["agent_class"], sections.get("agent_class")),
-        state=_state(header, sections, "state"),
-        environment=_environment(header["environment"]),
+        version=about["version"],
+        agent_class_name=about["agent_class_name"],
+        agent_module=about["agent_module"],
+        agent_class=_optional_payload(header.get("agent_class"), sections.get("agent_class")),
+        state=states["state"],
+        environment=_environment(about["environment"]),
         metadata=summary["metadata"],
-        call=_call(header["call"], sections),
-        failure=_failure(header["failure"], sections),
-        state_at_end=_state(header, sections, "state_at_end") if header["state_at_end"] else None,
+        call=_call(header.get("call"), sections),
+        failure=_failure(header.get("failure"), sections),
+        state_at_end=states.get("state_at_end"),
         random_state=_random_state(sections),
         occurrences=summary["occurrences"],
         moment=summary["moment"],
         stack=tuple(Frame(**frame) for frame in json.loads(sections.get("stack", b"[]"))),
+        earlier=_earlier(header.get("earlier", []), sections.get("earlier", b"")),
+        code=_code(sections.get("code")),
         holds_code=bool(header["holds_code"]),
         untrusted=untrusted,
     )
@@ -144,18 +224,21 @@ def _optional_payload(form: int | None, data: bytes | None) -> Payload | None:
     return payload.of_raw(form, data) if form is not None and data is not None else None
 
 
-def _state_header(state: AgentState) -> dict[str, Any]:
-    return {
-        "form": state.form,
-        "missing": [asdict(member) for member in state.missing],
-        "concurrent": state.concurrent,
-    }
+def _not_saved(state: AgentState) -> list[Any]:
+    return [[asdict(member) for member in state.missing], list(state.concurrent)]
 
 
-def _state(header: Mapping[str, Any], sections: Mapping[str, bytes], name: str) -> AgentState:
-    described = header[name]
-    missing = tuple(MissingMember(**member) for member in described["missing"])
-    return AgentState(snapshots.unpack(sections, name), described["form"], missing, tuple(described["concurrent"]))
+def _state(snapshot: Snapshot, form: Any, told: Any) -> AgentState:
+    missing, concurrent = told
+    return AgentState(snapshot, form, tuple(MissingMember(**member) for member in missing), tuple(concurrent))
+
+
+def _code(data: bytes | None) -> tuple[Fingerprint, ...]:
+    if data is None:
+        return ()
+    from clearstone.checkpoint import fingerprints
+
+    return fingerprints.from_json(data)
 
 
 def _environment(header: Mapping[str, Any]) -> Environment:
@@ -165,10 +248,28 @@ def _environment(header: Mapping[str, Any]) -> Environment:
     return Environment(**{**known, **lists, "changed": None if changed is None else tuple(changed)})
 
 
-def _call(header: Mapping[str, Any] | None, sections: Mapping[str, bytes]) -> TakenCall | None:
-    if header is None:
+def _call(told: Any, sections: Mapping[str, bytes]) -> TakenCall | None:
+    if told is None:
         return None
-    return TakenCall(header["site"], header["method"], payload.of_raw(header["payload"], sections["call"]))
+    site, method, form = told
+    return TakenCall(site, method, payload.of_raw(form, sections["call"]))
+
+
+def _earlier_section(checkpoint: Checkpoint) -> tuple[list[Any], bytes]:
+    raws = [payload.to_raw(each.input) for each in checkpoint.earlier]
+    calls = zip(checkpoint.earlier, raws, strict=True)
+    told = [[each.method, each.span_id, form, len(data)] for each, (form, data) in calls]
+    return told, b"".join(data for _, data in raws)
+
+
+def _earlier(told: Any, data: bytes) -> tuple[EarlierCall, ...]:
+    found, at = [], 0
+    for method, span_id, form, length in told:
+        if type(length) is not int or not 0 <= length <= len(data) - at:
+            raise ValueError("an earlier call ends after its section")
+        found.append(EarlierCall(method, payload.of_raw(form, data[at : at + length]), span_id))
+        at += length
+    return tuple(found)
 
 
 def _failure_header(failure: Failure, sections: dict[str, bytes]) -> dict[str, Any]:
@@ -186,6 +287,12 @@ def _failure(header: Mapping[str, Any] | None, sections: Mapping[str, bytes]) ->
         return None
     value = payload.of_raw(header["payload"], sections["failure"])
     return Failure(header["type"], header["message"], header["traceback"], header["raised_at"], value)
+
+
+@functools.lru_cache(maxsize=4)
+def _random_section(state: tuple[Any, ...]) -> bytes:
+    """Write ``random.getstate()``: seldom another one than in the step before."""
+    return json.dumps(state).encode()
 
 
 def _random_state(sections: Mapping[str, bytes]) -> tuple[Any, ...] | None:

@@ -13,7 +13,6 @@ Refused: ``copy.deepcopy`` (slower than pickling, and shares what it cannot copy
 
 from __future__ import annotations
 
-import inspect
 import io
 import pickle
 from dataclasses import dataclass, field
@@ -73,6 +72,7 @@ def take(agent: Any, *, at_entry: bool = False) -> AgentState:
     Args:
         agent: any object.
         at_entry: whether a call begins, so that the state will be taken again, and is worth being cut into segments.
+            Only then may the state of a class with ``verify="budget"`` hold an old item as it was some calls ago.
 
     Returns:
         The state; what could not be saved of it, or must not, is in `AgentState.missing`.
@@ -86,14 +86,16 @@ def take(agent: Any, *, at_entry: bool = False) -> AgentState:
     state = _from_get_state(agent) if form == "methods" else _attributes(agent)
     with taker_of(agent).alone() as taker:
         taker.entries += at_entry
-        return _Taking(agent, state, form, taker).taken()
+        return _Taking(agent, state, form, taker, at_entry=at_entry).taken()
 
 
 class _Taking:
     """One state on its way into bytes."""
 
-    def __init__(self, agent: Any, state: dict[str, Any], form: Form, taker: Taker) -> None:
+    def __init__(self, agent: Any, state: dict[str, Any], form: Form, taker: Taker, *, at_entry: bool) -> None:
         self._agent = agent
+        self._options = options_of(type(agent))
+        self._is_whole = not at_entry or self._options.verify != "budget"
         self._taker = taker
         self._form: Form = form
         self._missing: list[MissingMember] = []
@@ -103,10 +105,9 @@ class _Taking:
 
     def _left_out(self, state: dict[str, Any]) -> Iterator[tuple[str, MissingMember]]:
         """Give what is left out by its name: what the class says, and secrets."""
-        options = options_of(type(self._agent))
         left = {}
         for name, value in state.items():
-            reason = options.reason(str(name))
+            reason = self._options.reason(str(name))
             if not reason:
                 left[name] = value
                 continue
@@ -143,7 +144,8 @@ class _Taking:
 
     def _snapshot(self) -> Snapshot:
         self._taker.replaced.begin()
-        return self._taker.segmenter.snapshot(self._agent, self._state)
+        whole, self._is_whole = self._is_whole, True  # another pass leaves out other things, everywhere
+        return self._taker.segmenter.snapshot(self._agent, self._state, whole=whole)
 
     def _surveyed(self) -> Replaced | None:
         """Return what to leave out, each with its path; None where that cannot be found out."""
@@ -246,7 +248,8 @@ def _form(agent: Any) -> Form:
 
 def _has_method(agent: Any, name: str) -> bool:
     """Look past `__getattr__`: an agent that hands everything on has its own attributes as state."""
-    return callable(inspect.getattr_static(agent, name, None))
+    own = in_dict(agent) or {}  # not `inspect.getattr_static`: that asks for the hash of a class
+    return callable(next((vars(base)[name] for base in type(agent).__mro__ if name in vars(base)), own.get(name)))
 
 
 def _from_get_state(agent: Any) -> dict[str, Any]:

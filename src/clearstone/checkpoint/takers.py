@@ -11,6 +11,7 @@ Refused: an attribute on the agent (it would be in `vars`, in its pickles and in
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import threading
 import weakref
@@ -24,6 +25,8 @@ from clearstone.checkpoint.segments import Segmenter
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from clearstone.checkpoint.budget import Kept
+
 MOST_AGENTS = 16
 
 
@@ -34,20 +37,23 @@ class Taker:
         replaced: what is left out of its state.
         with_code: see `clearstone.codec.pickler.ByValuePickler`.
         entries: how often its state was taken at the entry of a call.
+        kept: the last snapshot that an outermost call began with.
     """
 
     def __init__(self) -> None:
         self.replaced = Replaced()
         self.with_code = True
         self.entries = 0
+        self.kept: Kept | None = None
         self._lock = threading.Lock()
+        self._steps = itertools.count(1)  # numbers the snapshots
         self._segmenter: Segmenter | None = None
 
     @property
     def segmenter(self) -> Segmenter:
         """What makes its snapshots. A first state is in one piece: most agents are taken once."""
         if self._segmenter is None:
-            self._segmenter = Segmenter(self.replaced, with_code=self.with_code, cuts=False)
+            self._segmenter = Segmenter(self.replaced, with_code=self.with_code, cuts=False, steps=self._steps)
         self._segmenter.cuts = self._segmenter.cuts or self.entries > 1
         return self._segmenter
 

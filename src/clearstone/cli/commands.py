@@ -7,10 +7,15 @@ from typing import Any
 
 import click
 
+from clearstone.cli.annotating import annotate
+from clearstone.cli.collecting import gc
 from clearstone.cli.differing import diff
-from clearstone.cli.erasing import forget, gc
+from clearstone.cli.erasing import forget
+from clearstone.cli.exporting import export
+from clearstone.cli.listing import checkpoints
 from clearstone.cli.place import place, place_options
-from clearstone.cli.querying import export, search
+from clearstone.cli.querying import search
+from clearstone.cli.timelines import timeline
 from clearstone.cli.trusting import trust
 
 __all__ = ["ALL", "place", "place_options"]
@@ -22,6 +27,11 @@ _code = click.option(
     default="today",
     show_default=True,
     help="Run a script's source as it is now, or its stored code.",
+)
+_state_only = click.option(
+    "--state-only",
+    type=click.Choice(["data"]),
+    help="Restore of the state only what is plain data: for a checkpoint of another Python.",
 )
 _function = click.option("--function", metavar="NAME", help="Call this method instead of the one that failed.")
 
@@ -74,31 +84,6 @@ def show(trace: str, as_json: bool) -> None:
 
 
 @click.command()
-@_json
-@place_options
-def checkpoints(as_json: bool) -> None:
-    """List checkpoints, newest first."""
-    from clearstone import checkpoints as list_checkpoints
-    from clearstone import home
-    from clearstone.cli import printing, render
-
-    found = list_checkpoints()
-    unreadable = render.count_checkpoint_files() - len(found)
-    if unreadable:
-        click.echo(f"Note: {unreadable} .ckpt file(s) cannot be read; 'clearstone inspect FILE' says why.", err=True)
-    if as_json:
-        printing.print_json([render.checkpoint_json(info) for info in found])
-    elif found:
-        render.checkpoint_table(found)
-    else:
-        click.echo(
-            f"No checkpoint in {home.checkpoint_folder()} or .checkpoints yet: one is saved when an exception leaves "
-            f"a @checkpointable agent.",
-            err=True,
-        )
-
-
-@click.command()
 @click.argument("checkpoint")
 @_json
 @place_options
@@ -120,40 +105,55 @@ def inspect(checkpoint: str, as_json: bool) -> None:
 @click.argument("checkpoint")
 @_function
 @_code
+@_state_only
 @_json
 @place_options
 @click.pass_context
-def replay(ctx: click.Context, checkpoint: str, function: str | None, code: Any, as_json: bool) -> None:
+def replay(
+    ctx: click.Context, checkpoint: str, *, function: str | None, code: Any, state_only: str | None, as_json: bool
+) -> None:
     """Make the failed call of CHECKPOINT again.
 
     Outside calls are answered from the record: no network, no tokens.
     """
     from clearstone.cli.replaying import replay_checkpoint
 
-    ctx.exit(replay_checkpoint(_load(checkpoint), function=function, code=code, as_json=as_json))
+    ctx.exit(replay_checkpoint(_load(checkpoint, state_only), function=function, code=code, as_json=as_json))
 
 
 @click.command()
 @click.argument("checkpoint")
 @_function
 @_code
+@_state_only
 @click.option("--mock", "mocks", multiple=True, metavar="TYPE=TARGET", help="Serve a span type at a dotted path.")
 @place_options
 @click.pass_context
-def debug(ctx: click.Context, checkpoint: str, function: str | None, code: Any, mocks: tuple[str, ...]) -> None:
+def debug(
+    ctx: click.Context,
+    checkpoint: str,
+    *,
+    function: str | None,
+    code: Any,
+    state_only: str | None,
+    mocks: tuple[str, ...],
+) -> None:
     """Replay CHECKPOINT under pdb.
 
     The session starts on the first line of the failed call, with the state as it was.
     """
     from clearstone.cli.replaying import debug_checkpoint
 
-    ctx.exit(debug_checkpoint(_load(checkpoint), function=function, code=code, mocks=mocks))
+    ctx.exit(debug_checkpoint(_load(checkpoint, state_only), function=function, code=code, mocks=mocks))
 
 
-def _load(reference: str) -> Any:
+def _load(reference: str, state_only: str | None = None) -> Any:
     from clearstone.cli.references import load_checkpoint
 
-    return load_checkpoint(reference)
+    found = load_checkpoint(reference)
+    return found.of_plain_data() if state_only else found
 
 
-ALL = (demo, traces, show, search, checkpoints, inspect, diff, trust, replay, debug, export, gc, forget)
+ALL = (
+    demo, traces, show, search, checkpoints, inspect, diff, timeline, annotate, trust, replay, debug, export, gc, forget
+)  # fmt: skip

@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
 import json
 import math
-from typing import Any
+import sys
+import threading
+from typing import TYPE_CHECKING, Any
 
 import click
 from rich.console import Console
 from rich.markup import escape as escape_markup
 
+from clearstone.codec.payload import safe_repr
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
 SHORT_ID = 16
+PATIENCE_SECONDS = 0.5
 COLOURS = {"ERROR": "red", "OK": "green", "UNSET": "default"}
 
 
@@ -30,6 +39,32 @@ def finite(value: Any) -> Any:
     return [finite(each) for each in value] if isinstance(value, list | tuple) else value
 
 
+def jsonable(value: Any) -> Any:
+    """Return a value where JSON can say it, else its repr."""
+    try:
+        return json.loads(json.dumps(value, allow_nan=False))
+    except (TypeError, ValueError, RecursionError):
+        return safe_repr(value)
+
+
+@contextlib.contextmanager
+def patience(told: str) -> Iterator[None]:
+    """Say on a terminal what takes long, if it does, as long as it does."""
+    if not sys.stderr.isatty():  # rich takes a pipe for a terminal where FORCE_COLOR says so
+        yield
+        return
+    status = Console(stderr=True).status(told)
+    timer = threading.Timer(PATIENCE_SECONDS, status.start)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+        timer.join()
+        status.stop()
+
+
 def console() -> Console:
     """Return a console on standard output that never breaks lines where output is piped."""
     found = Console(highlight=False)
@@ -38,8 +73,14 @@ def console() -> Console:
 
 def escape(text: str) -> str:
     """Return recorded text as it may be printed: no markup of ours, no control sequence of anybody's."""
-    plain = "".join(each if each.isprintable() or each in "\n\t" else repr(each)[1:-1] for each in text)
-    return escape_markup(plain)
+    return escape_markup(printable(text))
+
+
+def printable(text: str) -> str:
+    """Return recorded text without control sequences."""
+    if text.isprintable():
+        return text
+    return "".join(each if each.isprintable() or each in "\n\t" else repr(each)[1:-1] for each in text)
 
 
 def when(time_ns: int) -> str:

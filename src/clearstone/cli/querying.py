@@ -1,12 +1,10 @@
-"""``clearstone search`` and ``clearstone export``: spans of all traces, one by one."""
+"""``clearstone search``: spans of all traces, by what is in them."""
 
 from __future__ import annotations
 
 import contextlib
-import json
-import sys
 import threading
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -86,47 +84,3 @@ def _query(text: str, status: str | None, since: int | None, until: int | None, 
         newest_first=True,
         **more,
     )
-
-
-@click.command()
-@click.argument("trace", default="")
-@click.option("--all", "everything", is_flag=True, help="Every trace.")
-@click.option(
-    "--format", "form", type=click.Choice(["jsonl"]), default="jsonl", show_default=True, help="One span a line."
-)
-@click.option(
-    "-o", "--output", type=click.Path(dir_okay=False), metavar="FILE", help="Write there, not to the terminal."
-)
-@place_options
-def export(trace: str, everything: bool, form: str, output: str | None) -> None:
-    """Write the spans of TRACE, or of all, as JSON lines.
-
-    One span a line, in the order they started, as in 'show --json'. Nothing recorded is loaded or run.
-    """
-    del form  # there is one so far
-    if bool(trace) == everything:
-        raise ConfigurationError("give either a TRACE (such as 'latest') or --all")
-    from clearstone.store.base import SpanQuery
-
-    store = place.store()
-    query = SpanQuery() if everything else SpanQuery(trace_id=store.find(trace))
-    with _lines(output) as out, contextlib.closing(store.spans(query, payloads=True)) as found:
-        for span in found:
-            _write_line(out, span)
-
-
-def _write_line(out: IO[str], span: Any) -> None:
-    from clearstone.cli import printing, spans
-
-    line = json.dumps(printing.finite(spans.span_json(span)), ensure_ascii=False, allow_nan=False)
-    out.write(line.encode("utf-8", "backslashreplace").decode("utf-8") + "\n")
-    out.flush()  # `| head` and `| tail -f` see each line when it is there
-
-
-@contextlib.contextmanager
-def _lines(output: str | None) -> Iterator[IO[str]]:
-    if output is None or output == "-":
-        yield sys.stdout
-        return
-    with open(output, "w", encoding="utf-8") as file:  # noqa: PTH123 - as the user named it
-        yield file

@@ -1,4 +1,4 @@
-"""Lists of traces and checkpoints as tables for people, and as JSON for programs (docs/cli.md describes it)."""
+"""Traces as a table and a checkpoint as text for people, and both as JSON for programs (docs/cli.md describes it)."""
 
 from __future__ import annotations
 
@@ -7,14 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
 
-from clearstone.checkpoint import manager
 from clearstone.cli import spans, values
 from clearstone.cli.printing import COLOURS, SHORT_ID, console, escape, iso, when
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Sequence
 
-    from clearstone.checkpoint.manager import CheckpointInfo
     from clearstone.checkpoint.model import Checkpoint
     from clearstone.store.base import TraceSummary
 
@@ -54,41 +52,7 @@ def trace_json(one: TraceSummary) -> dict[str, Any]:
     }
 
 
-# --- checkpoints -----------------------------------------------------------------------------------------------------
-
-
-def count_checkpoint_files() -> int:
-    """Count the files a listing looks at, readable or not."""
-    return sum(1 for folder in manager.default_folders() for _ in folder.glob(f"*{manager.SUFFIX}"))
-
-
-def checkpoint_table(found: Iterable[CheckpointInfo]) -> None:
-    """Print one line per checkpoint."""
-    table = Table(box=None, pad_edge=False)
-    for title in ("CHECKPOINT", "MADE", "AGENT", "AT", "ERROR", "SEEN"):
-        table.add_column(title, justify="right" if title == "SEEN" else "left", no_wrap=title == "CHECKPOINT")
-    for one in found:
-        error = escape(one.error.partition("\n")[0])
-        row = (one.checkpoint_id, when(one.created_ns), escape(one.agent), escape(one.span_name), f"[red]{error}[/]")
-        table.add_row(*row, str(one.occurrences))
-    console().print(table)
-
-
-def checkpoint_json(one: CheckpointInfo) -> dict[str, Any]:
-    """Return a checkpoint's summary as JSON-ready values."""
-    return {
-        "checkpoint_id": one.checkpoint_id,
-        "path": str(one.path),
-        "trace_id": one.trace_id,
-        "agent": one.agent,
-        "span": one.span_name,
-        "created": iso(one.created_ns),
-        "error": one.error or None,
-        "occurrences": one.occurrences,
-        "moment": one.moment,
-        "size": one.size,
-        "metadata": one.metadata,
-    }
+# --- a checkpoint ----------------------------------------------------------------------------------------------------
 
 
 def inspection(checkpoint: Checkpoint) -> None:
@@ -142,6 +106,7 @@ def inspection_json(checkpoint: Checkpoint) -> dict[str, Any]:
         ],
         "stack": [asdict(frame) for frame in checkpoint.stack],
         "concurrent": checkpoint.concurrent,
+        "code": [{"name": each.name, "code": each.code, "tree": each.tree} for each in checkpoint.code],
         "trusted": not checkpoint.untrusted,
         "spans": [spans.span_json(span) for span in checkpoint.trace],
     }
@@ -157,6 +122,8 @@ def _facts(checkpoint: Checkpoint) -> list[tuple[str, str]]:
     ]
     if checkpoint.untrusted:
         facts.append(("Trusted", "no: it is not signed with a key of this machine (see 'clearstone trust')"))
+    if checkpoint.code:
+        facts.append(("Code of", ", ".join(each.name for each in checkpoint.code)))
     if checkpoint.concurrent:
         facts.append(("Concurrent", f"{', '.join(checkpoint.concurrent)} may have changed the state meanwhile"))
     if checkpoint.call is not None:

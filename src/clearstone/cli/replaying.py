@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from clearstone.cli.place import place
+from clearstone.cli.printing import jsonable
 from clearstone.codec.exceptions import type_name
-from clearstone.codec.payload import safe_repr, safe_str
+from clearstone.codec.payload import safe_str
 from clearstone.debugger.console import whole_repr
 from clearstone.debugger.session import ReplayEngine
 from clearstone.debugger.terminal import is_hidden
@@ -52,7 +53,7 @@ def replay_checkpoint(checkpoint: Checkpoint, *, function: str | None, code: Cod
     for note in engine.notes:
         click.echo(f"Note: {note}", err=True)
     if as_json:
-        click.echo(json.dumps(_outcome_json(checkpoint, result, error)))
+        click.echo(json.dumps(_outcome_json(checkpoint, engine, result, error)))
     else:
         _tell(engine, result, error)
     return _exit_code(error)
@@ -97,16 +98,15 @@ def _exit_code(error: BaseException | None) -> int:
     return 3 if isinstance(error, BeyondRecord) else 1
 
 
-def _outcome_json(checkpoint: Checkpoint, result: Any, error: BaseException | None) -> dict[str, Any]:
-    told = {"type": _error_name(error), "message": safe_str(error)} if error is not None else None
-    return {"checkpoint": checkpoint.checkpoint_id, "result": _jsonable(result), "error": told}
-
-
-def _jsonable(value: Any) -> Any:
-    try:
-        return json.loads(json.dumps(value, allow_nan=False))
-    except (TypeError, ValueError, RecursionError):
-        return safe_repr(value)
+def _outcome_json(
+    checkpoint: Checkpoint, engine: ReplayEngine, result: Any, error: BaseException | None
+) -> dict[str, Any]:
+    return {
+        "checkpoint": checkpoint.checkpoint_id,
+        "result": jsonable(result),
+        "error": {"type": _error_name(error), "message": safe_str(error)} if error is not None else None,
+        "changed_code": [change.name for change in engine.changed_code],
+    }
 
 
 def _error_name(error: BaseException) -> str:

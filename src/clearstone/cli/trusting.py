@@ -27,17 +27,18 @@ def trust(checkpoint: str, yes: bool) -> None:
     Lists what loading it would import, without doing so, and asks. The answer is kept beside this machine's key, for
     this content: the file stays as it is.
     """
-    from clearstone.checkpoint import container, manager, serial
+    from clearstone.checkpoint import loading
     from clearstone.checkpoint import trust as trusting
+    from clearstone.cli.references import find_checkpoint
 
-    path = manager.find(checkpoint, manager.default_folders())
-    header, sections = container.read(path, serial.SECTIONS)  # once: what is told of is what is trusted
+    path, step = find_checkpoint(checkpoint)
+    header, found = loading.examined(path, step)
     if not trusting.why_not(header):
         click.echo(f"{path} is trusted already.", err=True)
         return
-    found = serial.unpack(header.content, sections)
-    for line in _told(found):
-        click.echo(_printable(line), err=True)
+    for each in found:
+        for line in _told(each):
+            click.echo(_printable(line), err=True)
     if not yes:
         click.confirm(f"Replaying {path} runs code of whoever made it. Trust it?", abort=True)
     click.echo(f"{path} is trusted: noted in {trusting.trust(header)}.")

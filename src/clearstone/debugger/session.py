@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from clearstone import nondet, run
 from clearstone.checkpoint import state
+from clearstone.checkpoint.fingerprints import in_one_line
 from clearstone.codec import payload
 from clearstone.codec.arguments import load_arguments
 from clearstone.debugger import console
@@ -34,6 +35,7 @@ from clearstone.span import MAIN_NAMES, Trace
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
+    from clearstone.checkpoint.fingerprints import Change
     from clearstone.checkpoint.model import Checkpoint
     from clearstone.store.base import TraceReader
 
@@ -45,6 +47,7 @@ class _Call:
     function: Any
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
+    before: tuple[_Earlier, ...] = ()
 
     def __call__(self) -> Any:
         """Make the call and wait for what it gives: coroutines are run, generators are read to their end."""
@@ -59,6 +62,26 @@ class _Call:
     def is_async(self) -> bool:
         """Whether it needs an event loop of its own."""
         return inspect.iscoroutinefunction(self.function) or inspect.isasyncgenfunction(self.function)
+
+
+@dataclass(frozen=True, slots=True)
+class _Earlier:
+    """A call that the agent's state is from before of.
+
+    Args:
+        call: the call.
+        failed: whether an exception left it when it was recorded: then one may leave it now.
+    """
+
+    call: _Call
+    failed: bool
+
+    def make(self) -> None:
+        try:
+            self.call()
+        except Exception:
+            if not self.failed:
+                raise
 
 
 class ReplayEngine:
@@ -80,6 +103,7 @@ class ReplayEngine:
         self._source = Source(checkpoint, code)
         self._trace = _scope(checkpoint, trace_store)
         self._served = self._unused = 0
+        self._changes: tuple[Change, ...] = ()
         self.told: BaseException | None = None
 
     @property
@@ -99,8 +123,13 @@ class ReplayEngine:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What a reader of the result should know: where code came from other than today's source."""
-        return tuple(self._source.notes)
+        """What a reader of the result should know: what is different here, where code came from, what of it changed."""
+        return (*self._source.notes, *filter(None, [in_one_line(self._changes)]))
+
+    @property
+    def changed_code(self) -> tuple[Change, ...]:
+        """Which functions and classes are not what they were when the checkpoint was made, as of the last replay."""
+        return self._changes
 
     def replay_from_checkpoint(self, /, *args: Any, function_name: str | None = None, **kwargs: Any) -> Any:
         """Call a method of the restored agent.
@@ -122,6 +151,7 @@ class ReplayEngine:
         """
         with self._prepared(function_name, args, kwargs) as (replay, call):
             self._infer(replay, call)
+            self._changes = self._source.changes()
             with staged(self._checkpoint, replay):
                 return self._driven(replay, call, call)
 
@@ -156,6 +186,7 @@ class ReplayEngine:
             else:
                 lines, notes = console.written_lines(given)
                 notes += _unknown_types(given, self._trace)
+            self._changes = self._source.changes()
             console.welcome(self._checkpoint, self.notes)
             console.preflight(lines, notes)
             stack.enter_context(staged(self._checkpoint, replay))
@@ -183,7 +214,8 @@ class ReplayEngine:
             return self._failed_call(kwargs)
         if not isinstance(function, str):
             raise ConfigurationError(f"{function!r} is no method name; the first positional argument must be one")
-        return _Call(self._method(function), args, kwargs)
+        method = self._method(function)
+        return _Call(method, args, kwargs, self._earlier(method))
 
     def _failed_call(self, kwargs: dict[str, Any]) -> _Call:
         call = self._checkpoint.call
@@ -204,7 +236,20 @@ class ReplayEngine:
                 f"to have others."
             )
         function = self._method(call.method) if call.method else self._source.function(call.site)
-        return _Call(function, args, recorded)
+        return _Call(function, args, recorded, self._earlier(function))
+
+    def _earlier(self, method: Any) -> tuple[_Earlier, ...]:
+        """Return the calls to make first, where the state is from before of an earlier call (see `Checkpoint`)."""
+        found = []
+        for each in self._checkpoint.earlier:
+            args, kwargs = load_arguments(each.input)
+            span = self._trace.span(each.span_id)
+            failed = span is not None and span.outcome is not None and span.outcome.kind == "raised"
+            found.append(_Earlier(_Call(getattr(method.__self__, each.method), args, kwargs), failed))
+        if found:
+            told = "the time budget left no room for a snapshot at its entry"
+            self._source.notes.append(f"{len(found)} earlier call(s) on the agent are made again first: {told}.")
+        return tuple(found)
 
     def _method(self, name: str) -> Any:
         if not self._checkpoint.agent_class_name:
@@ -243,7 +288,8 @@ class ReplayEngine:
                 f"@traced(span_type={site.span_type!r}, replay='run') runs it again."
             )
             return self._trace
-        return Trace(self._trace.trace_id, tuple(span for span in self._trace if span is not own))
+        again = {own.span_id, *(each.span_id for each in self._checkpoint.earlier)}
+        return Trace(self._trace.trace_id, tuple(span for span in self._trace if span.span_id not in again))
 
     def _require_decorated(self, book: InferredBook) -> None:
         """A site that lost its decorator since would go out live: say so before anything runs."""
@@ -259,6 +305,8 @@ class ReplayEngine:
 
     def _driven(self, replay: Replay, call: _Call, make: Callable[[], Any]) -> Any:
         try:
+            for each in call.before:
+                _in_thread(each.make) if each.call.is_async and _in_a_loop() else each.make()
             result = _in_thread(make) if call.is_async and _in_a_loop() else make()
         except BaseException as error:
             self._end(replay, error)
@@ -302,7 +350,12 @@ def _scope(checkpoint: Checkpoint, trace_store: TraceReader | None) -> Trace:
     if trace_store is not None:
         with contextlib.suppress(TraceNotFoundError):  # another store: the checkpoint's own spans are enough
             trace = trace.merged(trace_store.get_trace(trace.trace_id))
-    return trace.subtree(checkpoint.span_id) if checkpoint.call is not None else trace
+    if checkpoint.call is None:
+        return trace
+    own = trace.subtree(checkpoint.span_id)
+    for each in checkpoint.earlier:
+        own = own.merged(trace.subtree(each.span_id))
+    return own
 
 
 def _by_hand(trace: Trace) -> list[str]:

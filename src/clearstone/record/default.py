@@ -51,6 +51,7 @@ def configure(
     redact: Callable[[str], str] | bool | None = None,
     redact_keys: Iterable[str] | None = None,
     redact_keep: Iterable[str] | None = None,
+    signals: Iterable[str] | None = None,
 ) -> TracerProvider:
     """Set where decorated calls are recorded that name no tracer and run in no open span.
 
@@ -64,13 +65,16 @@ def configure(
         redact_keys: further names whose values are secrets, such as ``"badge_number"``.
         redact_keep: names, or paths of names such as ``"config.session_token"``, whose values are recorded all the
             same.
+        signals: names of signals, such as ``("SIGTERM", "SIGUSR1")``: when one comes, a checkpoint is saved of every
+            ``@checkpointable`` call that runs, and the signal then does what it did before; ``SIGUSR1`` does nothing
+            else. Only in the main thread.
 
     Returns:
         The default provider from now on. An earlier default is flushed.
 
     Raises:
         StoreError: the trace database cannot be used.
-        ConfigurationError: `redact_keys` or `redact_keep` hold no names.
+        ConfigurationError: `redact_keys` or `redact_keep` hold no names, or `signals` no signals.
     """
     from clearstone.codec import redact as redaction
     from clearstone.record.provider import TracerProvider
@@ -82,6 +86,10 @@ def configure(
     if home is not None:
         _set_home(home)
     chosen = provider if provider is not None else TracerProvider(db_path)
+    if signals is not None:
+        from clearstone.checkpoint.signals import follow
+
+        follow(signals)
     redaction.use(rules)
     with _default_lock:
         if _default is None:

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from clearstone.record.writer import Writer
 
 EXIT_SECONDS = 10.0
+SETTLE_SECONDS = 2.0
+"""So long a reader in this process waits for a store that is slow."""
 
 writers: weakref.WeakSet[Writer] = weakref.WeakSet()
 """All of this process."""
@@ -43,6 +45,14 @@ def _close_all() -> None:
     for writer in list(writers):
         if writer.journal.begun and (writer in closing or run.open_spans() or writer.journal.dropped):
             writer.interrupt_open_spans()
+
+
+def _settle() -> None:
+    for writer in list(running):
+        writer.flush(SETTLE_SECONDS)
+
+
+run.settlers.append(_settle)
 
 
 def close_at_the_end_of_a_pool_worker() -> None:

@@ -30,11 +30,12 @@ from clearstone.store.batch import SiteRow
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from contextvars import Token
+    from pathlib import Path
 
     from clearstone.record.ancestry import RemoteSpan
     from clearstone.record.provider import TracerProvider
     from clearstone.record.tracer import Tracer
-    from clearstone.span import Failure, Site
+    from clearstone.span import Failure, Payload, Site
 
 Encoded = tuple[int, bytes]
 """A payload as a form and bytes (see `clearstone.codec.payload.encode`)."""
@@ -287,7 +288,7 @@ class LiveSpan(Identified):
             status=self.status,
             attributes=dict(self.attributes),
             events=self.events,
-            input=payload.of_raw(*self.input) if self.input is not None else None,
+            input=self.given(),
             outcome=self._outcome(),
             instance=self.instance,
         )
@@ -296,13 +297,30 @@ class LiveSpan(Identified):
         """Return the names of calls at work on an object that are neither this one nor above it."""
         return effects.others_on(instance, self)
 
-    def trace_so_far(self) -> Trace:
-        """Return every span of this trace known to its providers."""
-        root = self.root if isinstance(self.root, LiveSpan) else self
-        trace = Trace(self.trace_id)
-        for provider in dict.fromkeys((root.tracer.provider, self.tracer.provider, *root.providers)):
-            trace = trace.merged(provider.trace_so_far(self.trace_id))
+    def trace_so_far(self, trace_id: str = "") -> Trace:
+        """Return every span of this trace, or of another one, known to the providers of this one."""
+        trace = Trace(trace_id or self.trace_id)
+        for provider in self._providers():
+            trace = trace.merged(provider.trace_so_far(trace.trace_id))
         return trace
+
+    def given(self) -> Payload | None:
+        """Return what the call was given, as it was recorded."""
+        return payload.of_raw(*self.input) if self.input is not None else None
+
+    @property
+    def databases(self) -> tuple[Path | None, ...]:
+        """Where this trace is recorded; None for a place that does not outlive the process."""
+        return tuple(provider.database for provider in self._providers())
+
+    @property
+    def is_outermost(self) -> bool:
+        """Whether no boundary is open above it."""
+        return self.parent is None or not self.parent.in_boundary
+
+    def _providers(self) -> dict[TracerProvider, None]:
+        root = self.root if isinstance(self.root, LiveSpan) else self
+        return dict.fromkeys((root.tracer.provider, self.tracer.provider, *root.providers))
 
     def _outcome(self) -> Outcome | None:
         output = payload.of_raw(*self.output) if self.output is not None else None

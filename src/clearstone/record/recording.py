@@ -130,7 +130,7 @@ class Recording:
 
                 # part of the call: what it calls starts later
                 entry = call.entry = policy.at_entry(site, instance, start_ns, call)
-                if entry.due:
+                if entry.due or entry.durable:
                     call.plain = False  # its input is asked for when it ends
                 if entry.wants_entry:
                     policy.save_entry(entry, call)
@@ -212,15 +212,15 @@ class RecordedCall(LiveSpan):
         if site.attributes:
             self.set_attributes(dict(site.attributes))
             parts = self._attribute_part()
-        if site.boundary and self._is_outermost(instance):
+        if site.boundary and self._begins_a_boundary(instance):
             self.entry = True  # taken after the start is recorded
         if instance is not None or site.record_effects:
             parts += self._watch(instance, args, kwargs)
         return parts
 
-    def _is_outermost(self, instance: Any) -> bool:
+    def _begins_a_boundary(self, instance: Any) -> bool:
         """Whether no boundary is open above it, or it is to count as one of its own all the same."""
-        if self.parent is None or not self.parent.in_boundary:
+        if self.is_outermost:
             return True
         from clearstone.checkpoint import schedule
 

@@ -3,6 +3,8 @@
 Idea: code that can be imported is imported. A script that ran as ``__main__`` is imported once more from its recorded
 file, under another name, so that its main block does not run and a fix in the file is what replays.
 
+What changed since the checkpoint was made is told from the fingerprints it holds.
+
 Invariant: importing the script makes no decorated call: one that would is refused with the line to add. The stored
 code is used only when asked for (``code="recorded"``), when the file is gone, or where there never was one (a notebook
 that is not the running one), and `notes` says so.
@@ -20,6 +22,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from clearstone import run
 from clearstone.checkpoint.environment import current, differences
+from clearstone.checkpoint.fingerprints import changed_since
 from clearstone.codec import payload
 from clearstone.codec.payload import main_file
 from clearstone.errors import ReplayError, TargetError
@@ -30,6 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from types import ModuleType
 
+    from clearstone.checkpoint.fingerprints import Change
     from clearstone.checkpoint.model import Checkpoint
     from clearstone.span import Site
 
@@ -118,6 +122,14 @@ class Source:
                 f"{qualname} was defined inside a function and cannot be found again; move it to a module"
             )
         return self._named(module, qualname, "function")
+
+    def changes(self) -> tuple[Change, ...]:
+        """Return which of the recorded functions and classes are not the same in what has been loaded for this replay.
+
+        Where the stored code of ``__main__`` is used nothing is said of it.
+        """
+        checkpoint = self._checkpoint
+        return changed_since(checkpoint.code, checkpoint.environment.python_minor, {"__main__": self._main})
 
     def _named(self, module_name: str, qualname: str, what: str) -> Any:
         try:

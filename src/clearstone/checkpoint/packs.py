@@ -1,0 +1,301 @@
+"""The packs that this process writes: one file a trace, a step for each checkpoint of it that saves itself.
+
+Idea: a step holds what no earlier step of its file does: new segments of the state, sections with other bytes than
+before, spans that have not ended in it yet. So the tenth checkpoint of a run costs what changed since the ninth. A step
+that is no longer to be kept is named by a later one (`drops`); when most of a file is such, it is written anew.
+
+Invariant: only the process that created a file appends to it; another one with the same trace makes a file of its own.
+A step is one write at the end of the file: a process that dies meanwhile leaves the steps before. Once a step could
+not be signed, no later one of its file is: its signature would vouch for that one too.
+
+Refused: one database for all (a hundred megabytes of numbers in it take seconds); a file a step (each holds the whole
+state); locks on files (they are not everywhere, and a creator needs none).
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import os
+import threading
+from collections import OrderedDict
+from dataclasses import replace
+from hashlib import sha256
+from typing import TYPE_CHECKING, Any
+
+from clearstone.checkpoint import container, manifests, serial, spans
+from clearstone.checkpoint.signing import signing_key
+from clearstone.codec.keys import machine_key
+from clearstone.errors import CheckpointError
+from clearstone.span import Trace
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from pathlib import Path
+
+    from clearstone.checkpoint.model import Checkpoint
+    from clearstone.codec.keys import Key
+
+SUFFIX = ".pack"
+MOST_OPEN = 16
+MOST_FILES = 1000
+"""Of one trace: each process that has a part in it makes one."""
+
+ROOM = 32
+"""A file is written anew when it holds so many dropped steps, and twice as many as others."""
+
+
+TRACE = ("trace", "payloads")
+"""Sections that are never taken from an earlier step: all of a file's together are its trace."""
+
+
+class Pack:
+    """A file that this process appends to.
+
+    Args:
+        path: the file, which must not exist.
+        key: what signs it; None for this machine's, until a step must not be signed.
+
+    Raises:
+        FileExistsError: it does.
+        OSError: it cannot be made.
+    """
+
+    def __init__(self, path: Path, key: Key | None = None) -> None:
+        self.path = path
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | getattr(os, "O_BINARY", 0)
+        self._file = os.open(path, flags, 0o600)
+        self._lock = threading.RLock()  # reentrant, so that a signal handler that comes meanwhile is told and not stuck
+        self._busy = self._is_synced = False
+        self._manifest = manifests.Manifest()
+        self._digest = b""
+        self._size = self._steps = self._base = 0
+        self._held: dict[tuple[str, bytes], int] = {}
+        self._ended: set[str] = set()
+        self.key = key
+        self.live: dict[str, int] = {}
+        """The numbers of steps that were not dropped, by the ids of their checkpoints."""
+
+    @property
+    def is_usable(self) -> bool:
+        """Whether a step can be added: its file is open, and still has its name, which anybody may remove."""
+        return self._file >= 0 and os.fstat(self._file).st_nlink > 0
+
+    def append(
+        self,
+        checkpoint: Checkpoint,
+        *,
+        trace: Trace | None,
+        drops: Iterable[str] = (),
+        sync: bool = False,
+        more: Mapping[str, bytes] | None = None,
+    ) -> None:
+        """Add a step.
+
+        Args:
+            checkpoint: what it is of.
+            trace: the spans to keep with it; None where they are kept elsewhere.
+            drops: ids of checkpoints of this file that are no longer kept.
+            sync: whether it is to be on the disk when this returns.
+            more: further sections.
+
+        Raises:
+            OSError: it cannot be written; the file is as it was, and takes no further step.
+            CheckpointError: this thread is just writing another step, and a signal handler interrupted it.
+        """
+        header, sections = serial.described(checkpoint)
+        sections |= more or {}
+        with self._alone():
+            told = self._untold(trace) if trace is not None else None
+            if told is not None:
+                sections["trace"], sections["payloads"] = spans.pack(told)
+            self.key = self._key_for(checkpoint, told)
+            self._add(header, sections, serial.snapshots_of(checkpoint), self._numbers(drops))
+            self.live[checkpoint.checkpoint_id] = self._steps - 1
+            self._ended.update(span.span_id for span in told or () if span.end_ns is not None)
+            if sync:
+                self.sync()
+
+    def drop(self, ids: Iterable[str]) -> bool:
+        """Let go of checkpoints; return whether none is left, and the file is gone."""
+        with self._alone():
+            numbers = self._numbers(ids)
+            if not self.live:
+                self.path.unlink(missing_ok=True)
+                return True
+            if numbers:
+                self._write(*self._step({"summary": {"drops": numbers}}, {}))
+        return False
+
+    def sync(self) -> None:
+        """Wait until what was written is on the disk."""
+        getattr(os, "fdatasync", os.fsync)(self._file)
+        if not self._is_synced:
+            container.sync_folder(self.path.parent)
+            self._is_synced = True
+
+    def close(self) -> None:
+        """Close the file."""
+        descriptor, self._file = self._file, -1
+        if descriptor >= 0:
+            os.close(descriptor)
+
+    @property
+    def is_wasteful(self) -> bool:
+        """Whether most of its steps were dropped."""
+        return self._steps - len(self.live) > max(ROOM, 2 * len(self.live))
+
+    @contextlib.contextmanager
+    def _alone(self) -> Iterator[None]:
+        with self._lock:
+            if self._busy:
+                raise CheckpointError(f"{self.path} is just being written by the code that was interrupted")
+            self._busy = True
+            try:
+                yield
+            finally:
+                self._busy = False
+
+    def _key_for(self, checkpoint: Checkpoint, told: Trace | None) -> Key:
+        if self.key is not None and not self.key.secret:
+            return self.key
+        found = signing_key(replace(checkpoint, trace=told)) if told else machine_key()
+        return (self.key or found) if found.secret else found
+
+    def _numbers(self, ids: Iterable[str]) -> list[int]:
+        return [self.live.pop(each) for each in ids if each in self.live]
+
+    def _untold(self, trace: Trace) -> Trace:
+        """Return the spans that no step has as they are now."""
+        return Trace(trace.trace_id, tuple(span for span in trace if span.span_id not in self._ended))
+
+    def _add(
+        self, header: dict[str, Any], sections: dict[str, bytes], snapshots: Mapping[str, Any], drops: list[int]
+    ) -> None:
+        numbers = {
+            name: self._held.setdefault((name, sha256(data).digest()), self._steps)
+            for name, data in sections.items()
+            if name not in TRACE
+        }
+        known = {name: number for name, number in numbers.items() if number < self._steps}
+        if self._manifest.begins_anew:
+            self._base = self._steps
+        new = {name: data for name, data in sections.items() if name not in known}
+        parts = {**new, **self._manifest.sections(snapshots)}
+        parts = {name: data for name, data in parts.items() if data or name == "payloads"}
+        if drops:
+            header["summary"]["drops"] = drops
+        self._write(*self._step({**header, "held": known, "base": self._base}, parts))
+
+    def _step(self, header: Mapping[str, Any], sections: Mapping[str, bytes]) -> tuple[bytes, list[bytes]]:
+        key = self.key or machine_key()
+        return container.step(container.PACK_MAGIC, header, sections, key, self._digest)
+
+    def _write(self, digest: bytes, parts: Sequence[bytes]) -> None:
+        data = memoryview(b"".join(parts))
+        try:
+            written = 0
+            while written < len(data):
+                written += os.write(self._file, data[written:])
+        except BaseException:
+            with contextlib.suppress(OSError):  # else a reader stops at what was written of it
+                os.ftruncate(self._file, self._size)
+            self.close()
+            raise
+        self._size += len(data)
+        self._digest, self._steps = digest, self._steps + 1
+
+
+_lock = threading.RLock()  # reentrant: as a pack's
+_open: OrderedDict[tuple[Path, str], Pack] = OrderedDict()
+
+
+def pack_of(folder: Path, trace_id: str) -> Pack:
+    """Return the file that this process appends checkpoints of a trace to; made where there is none.
+
+    Raises:
+        OSError: it cannot be made.
+    """
+    with _lock:
+        known = _open.get((folder, trace_id))
+        if known is not None and known.is_usable:
+            _open.move_to_end((folder, trace_id))
+            return known
+        pack = _open[folder, trace_id] = _made(folder, trace_id)
+        while len(_open) > MOST_OPEN:
+            _open.popitem(last=False)[1].close()
+        return pack
+
+
+def _made(folder: Path, trace_id: str) -> Pack:
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    for number in range(MOST_FILES):
+        name = f"{trace_id}.{number}{SUFFIX}" if number else f"{trace_id}{SUFFIX}"
+        with contextlib.suppress(FileExistsError):
+            return Pack(folder / name)
+    raise FileExistsError(f"{folder} holds {MOST_FILES} files of the trace {trace_id} already; 'clearstone forget' it")
+
+
+def write_anew(folder: Path, trace_id: str, pack: Pack) -> None:
+    """Put a file of what is kept of `pack` in its place.
+
+    Raises:
+        OSError: it cannot be written; the file is as it was.
+        CheckpointDamagedError: somebody altered it.
+    """
+    from clearstone.checkpoint import loading
+
+    fresh = Pack(pack.path.with_name(f".{pack.path.name}.{os.urandom(4).hex()}.tmp"), pack.key)
+    try:
+        for number in sorted(pack.live.values()):
+            checkpoint, trace, more = loading.step_of(pack.path, number)
+            fresh.append(checkpoint, trace=trace, more=more)
+        fresh.sync()
+        fresh.path.replace(pack.path)
+    except BaseException:
+        fresh.close()
+        fresh.path.unlink(missing_ok=True)
+        raise
+    fresh.path = pack.path
+    with _lock:
+        _open[folder, trace_id] = fresh
+    pack.close()
+
+
+def let_go(folder: Path, trace_id: str, pack: Pack) -> None:
+    """Forget a pack whose file is gone."""
+    with _lock:
+        if _open.get((folder, trace_id)) is pack:
+            del _open[folder, trace_id]
+    pack.close()
+
+
+def open_pack(folder: Path, trace_id: str) -> Pack | None:
+    """Return the file that this process appends checkpoints of a trace to, if there is one."""
+    with _lock:
+        pack = _open.get((folder, trace_id))
+        return pack if pack is not None and pack.is_usable else None
+
+
+def _close_all() -> None:
+    """At exit: what was written without waiting is on the disk."""
+    with _lock:
+        for pack in _open.values():
+            with contextlib.suppress(OSError):
+                pack.sync()
+            pack.close()
+        _open.clear()
+
+
+def _forget_all() -> None:
+    """In a forked child: these files are its parent's."""
+    global _lock  # noqa: PLW0603 - one process, one lock: the parent's may be another thread's
+    _lock = threading.RLock()
+    for pack in _open.values():
+        pack.close()
+    _open.clear()
+
+
+atexit.register(_close_all)
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_all)

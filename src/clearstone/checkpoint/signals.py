@@ -1,0 +1,88 @@
+"""Checkpoints of a process that runs, or is about to be ended, when a signal says so.
+
+Idea: the handler saves every outermost boundary's call that is open, with the state at its entry and as it is now, its
+outcomes so far and the frames that the signal interrupted. Then the signal goes on to whoever had it before: a default
+that ends the process ends it; a signal that nobody had is there for this alone, and the process runs on.
+
+Invariant: nothing here raises into the code that was interrupted.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from typing import TYPE_CHECKING, Any
+
+from clearstone import notice, run
+from clearstone.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from types import FrameType
+
+ENDING = ("SIGTERM", "SIGINT", "SIGHUP", "SIGQUIT")
+"""Signals whose default ends the process as it should; with any other, saving is all that was asked for."""
+
+_before: dict[int, Any] = {}
+
+
+def follow(names: Iterable[str]) -> None:
+    """Save checkpoints when one of these signals comes, instead of those named before.
+
+    Args:
+        names: as in ``("SIGTERM", "SIGUSR1")``.
+
+    Raises:
+        ConfigurationError: one of them is no signal here, cannot be handled, or this is not the main thread.
+    """
+    numbers = {_number(name): name for name in ([names] if isinstance(names, str) else names)}
+    try:
+        for number in [each for each in _before if each not in numbers]:
+            signal.signal(number, _before.pop(number))
+        for number in numbers:
+            if number not in _before:
+                _before[number] = signal.signal(number, _came)
+    except (ValueError, OSError) as error:
+        raise ConfigurationError(f"signals={tuple(numbers.values())!r}: {error}") from error
+
+
+def _number(name: str) -> int:
+    found = signal.Signals.__members__.get(name)
+    if found is None:
+        raise ConfigurationError(f"signals: {name!r} is no signal of this system; write signals=('SIGTERM', 'SIGUSR1')")
+    return int(found)
+
+
+def _came(number: int, frame: FrameType | None) -> None:
+    name = signal.Signals(number).name
+    try:
+        _save_all(name, frame)
+    except Exception as problem:
+        notice.say(f"no checkpoint at {name}: {type(problem).__name__}: {problem}")
+    _go_on(number, frame, name)
+
+
+def _save_all(name: str, frame: FrameType | None) -> None:
+    from clearstone.checkpoint import policy
+    from clearstone.checkpoint.frames import frames_above
+
+    calls: list[Any] = [each for each in run.open_spans() if _entry(each) is not None]
+    for call in calls:
+        policy.at_signal(_entry(call), call, name, frames_above(frame))
+    said = f"{len(calls)} checkpoint(s) saved; next: clearstone debug latest"
+    notice.say(f"{name}: {said if calls else 'no @checkpointable call runs'}")
+
+
+def _entry(call: Any) -> Any:
+    """Return what was taken at the entry of an outermost boundary's call; None while that is being done."""
+    entry = getattr(call, "entry", None)
+    return entry if entry is not True else None
+
+
+def _go_on(number: int, frame: FrameType | None, name: str) -> None:
+    before = _before.get(number)
+    if callable(before):
+        before(number, frame)
+    elif before is signal.SIG_DFL and name in ENDING:
+        signal.signal(number, signal.SIG_DFL)
+        os.kill(os.getpid(), number)
