@@ -26,17 +26,18 @@ class Segment:
     Args:
         data: a pickle: of a list of items, of a list of pairs, or of the rest's dict.
         buffers: what pickle protocol 5 left out of it.
-
-    `holds_code` says whether a function or class is stored by value in it: only cloudpickle does so, and its makers are
-    named.
     """
 
     data: bytes
     buffers: tuple[bytes, ...] = ()
-    holds_code: bool = field(init=False, compare=False, repr=False)
+    _code: bool | None = field(default=None, init=False, compare=False, repr=False)
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "holds_code", CODE in self.data)
+    @property
+    def holds_code(self) -> bool:
+        """Whether a function or class is stored by value in it: only cloudpickle does so, and its makers are named."""
+        if self._code is None:
+            object.__setattr__(self, "_code", CODE in self.data)  # looked for once: it is asked at every step
+        return bool(self._code)
 
 
 @dataclass(frozen=True, slots=True)
