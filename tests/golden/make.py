@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from tests.golden.agents import Agent
 
 from clearstone import configure
-from clearstone.checkpoint import container, loading
+from clearstone.checkpoint import container, loading, packfile
 from clearstone.checkpoint.environment import Environment
 from clearstone.checkpoint.manager import CheckpointManager
 from clearstone.checkpoint.packs import Pack
@@ -44,7 +44,7 @@ def main() -> None:
     path = HERE / f"run_{version}.pack"
     path.unlink(missing_ok=True)
     pack = Pack(path)
-    for number, _ in loading.kept(loading.headers_of(made)):
+    for number, _ in packfile.kept(loading.headers_of(made)):
         checkpoint, trace, _ = loading.step_of(made, number)
         pack.append(anywhere(checkpoint), trace=without_paths(trace) if trace is not None else None)
     pack.close()

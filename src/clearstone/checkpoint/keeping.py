@@ -14,7 +14,7 @@ import os
 from typing import TYPE_CHECKING
 
 from clearstone import home
-from clearstone.checkpoint import loading, packs, seen
+from clearstone.checkpoint import loading, packfile, packs, seen
 from clearstone.errors import CheckpointError
 from clearstone.span import Trace
 
@@ -138,6 +138,6 @@ def keep_newest(mark: str, path: Path, checkpoint_id: str, keep: int) -> None:
 def _remove_if_stale(path: Path, mark: str, staying: Collection[str]) -> None:
     if not path.exists():
         return
-    ids = [str(header.summary["checkpoint_id"]) for _, header in loading.kept(loading.headers_of(path))]
+    ids = [str(header.summary["checkpoint_id"]) for _, header in packfile.kept(loading.headers_of(path))]
     if all(each.startswith(f"ckpt_{mark}") and each not in staying for each in ids):
         path.unlink()

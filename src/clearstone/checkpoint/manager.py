@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from weakref import WeakKeyDictionary
 
 from clearstone import home, run
-from clearstone.checkpoint import container, loading, packs, serial, state
+from clearstone.checkpoint import container, loading, packfile, packs, serial, state
 from clearstone.checkpoint.environment import current, known
 from clearstone.checkpoint.model import Checkpoint
 from clearstone.checkpoint.signing import signing_key
@@ -332,7 +332,7 @@ def infos(path: Path) -> list[CheckpointInfo]:
             return [info for header in headers for info in _info(header, None, header.after)]
         return [
             info
-            for number, header in loading.kept(headers)
+            for number, header in packfile.kept(headers)
             for info in _info(header, number, ends[number + 1] - ends[number])
         ]
     except (CheckpointError, OSError):

@@ -239,7 +239,7 @@ def unpack(sections: Mapping[str, bytes], name: str) -> Snapshot:
         KeyError, TypeError, ValueError, IndexError: the sections hold no such snapshot.
     """
     row = rows_of(sections)[name]
-    return snapshot_of(row, segments_of(sections, numbers_in(row)).__getitem__)
+    return snapshot_of(row, segments_of(sections).__getitem__)
 
 
 def numbers_in(row: Row) -> set[int]:
@@ -273,8 +273,8 @@ def snapshot_of(row: Row, segment: Callable[[int], Segment]) -> Snapshot:
     return snapshot
 
 
-def segments_of(sections: Mapping[str, bytes], wanted: set[int]) -> dict[int, Segment]:
-    """Return those of the segments `wanted` that a step holds, by number.
+def segments_of(sections: Mapping[str, bytes]) -> dict[int, Segment]:
+    """Return the segments that a step holds, by number.
 
     Raises:
         KeyError, TypeError, ValueError: they say what no version writes.
@@ -289,8 +289,7 @@ def segments_of(sections: Mapping[str, bytes], wanted: set[int]) -> dict[int, Se
         free -= sum(size for _, size in held)  # each byte is one buffer's
         if end > len(data) or free < 0 or any(begin + size > len(buffers) for begin, size in held):
             raise ValueError("a segment ends after its section")
-        if number in wanted:
-            found[number] = Segment(data[at:end], tuple(buffers[begin : begin + size] for begin, size in held))
+        found[number] = Segment(data[at:end], tuple(buffers[begin : begin + size] for begin, size in held))
         number, at = number + 1, end
     return found
 

@@ -165,8 +165,7 @@ def unpack(header: Mapping[str, Any], sections: Mapping[str, bytes], *, untruste
     """
     trace = spans.unpack(header["summary"]["trace_id"], sections["trace"], sections["payloads"])
     rows = manifests.rows_of(sections)
-    wanted = {number for row in rows.values() for number in manifests.numbers_in(row)}
-    segments = manifests.segments_of(sections, wanted)
+    segments = manifests.segments_of(sections)
     found = {name: manifests.snapshot_of(row, segments.__getitem__) for name, row in rows.items()}
     return assembled(header, sections, found, trace, untrusted=untrusted)
 

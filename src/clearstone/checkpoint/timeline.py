@@ -11,6 +11,7 @@ Refused: reading values without loading them (an expression wants properties, me
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
 import sys
 from dataclasses import dataclass, field
@@ -24,6 +25,7 @@ from clearstone.errors import CheckpointError, ConfigurationError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
     from types import CodeType
 
     from clearstone.checkpoint.manager import CheckpointInfo
@@ -89,9 +91,10 @@ def readings(
         )
     found: dict[tuple[str, dt.datetime], Reading] = {}
     with run.overriding(_Looking()):
-        for info in _of_trace(checkpoint):
-            known = checkpoint if info.checkpoint_id == checkpoint.checkpoint_id else None  # its caller may trust it
-            for reading in _of_one(info, known, code, class_of):
+        infos = _of_trace(checkpoint)
+        loaded = _loaded({info.path for info in infos}) | {checkpoint.checkpoint_id: checkpoint}  # it may be trusted
+        for info in infos:
+            for reading in _of_one(info, loaded.get(info.checkpoint_id), code, class_of):
                 found.setdefault((reading.agent, reading.at), reading)  # the entry of a call is that of its exit too
     return tuple(sorted(found.values(), key=lambda reading: reading.at))
 
@@ -131,6 +134,16 @@ def _of_trace(checkpoint: Checkpoint) -> list[CheckpointInfo]:
     found = [*manager.list_folder(path.parent), *manager.infos(path)]  # its own file may have any name
     own = {info.checkpoint_id: info for info in found if info.trace_id == checkpoint.trace.trace_id}
     return sorted(own.values(), key=lambda info: info.created_ns)
+
+
+def _loaded(paths: set[Path]) -> dict[str, Checkpoint]:
+    """Return what can be read of these files, by id."""
+    found: dict[str, Checkpoint] = {}
+    for path in paths:
+        with contextlib.suppress(CheckpointError):  # it is said where the checkpoint is looked at
+            every = (each for each in loading.all_of(path) if not isinstance(each, CheckpointError))
+            found.update((each.checkpoint_id, each) for each in every)
+    return found
 
 
 def _of_one(

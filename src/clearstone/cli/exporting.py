@@ -78,7 +78,7 @@ def _export_checkpoint(reference: str, output: str | None, *, force: bool) -> No
 
 def completed(checkpoint: Checkpoint) -> Checkpoint:
     """Return a checkpoint of a call that goes on behind it with what is recorded of its trace by now; others as is."""
-    from clearstone.checkpoint.loading import WITH_WHAT_FOLLOWED
+    from clearstone.checkpoint.packfile import WITH_WHAT_FOLLOWED
 
     store = place.store_if_there() if checkpoint.moment in WITH_WHAT_FOLLOWED else None
     if store is None:
