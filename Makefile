@@ -56,6 +56,7 @@ bench: $(VENV)/.dev  ## the figures and plots of docs/performance.md; makes an e
 	cp $(RESULTS)/all/growth.svg $(RESULTS)/growth.svg
 	$(BIN)/python benchmarks/store.py --out $(RESULTS)
 	$(BIN)/python benchmarks/checkpoints.py --out $(RESULTS)
+	$(BIN)/python benchmarks/listing.py > $(RESULTS)/listing.txt
 	$(BIN)/python benchmarks/floor.py > $(RESULTS)/floor.md
 	$(BIN)/python benchmarks/history.py > $(RESULTS)/history.txt
 	$(BIN)/python benchmarks/startup.py > $(RESULTS)/startup.txt

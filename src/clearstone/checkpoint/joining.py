@@ -7,6 +7,7 @@ memo lives on to the second.
 
 from __future__ import annotations
 
+import functools
 import io
 import pickle
 from collections.abc import Callable, Mapping
@@ -103,6 +104,7 @@ def _load(segment: Segment, seeds: list[Any]) -> tuple[Any, Callable[[], Mapping
     return unpickler.load(), unpickler.memo.copy  # undocumented, and there in every CPython
 
 
+@functools.lru_cache(maxsize=64)
 def _fetching(count: int) -> bytes:
     """Return a pickle that memoizes `count` seeds: for each BININT its number, BINPERSID, MEMOIZE, POP."""
     return b"\x80\x05" + b"".join(b"J" + n.to_bytes(4, "little") + b"Q\x940" for n in range(count)) + b"N."

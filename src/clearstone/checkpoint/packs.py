@@ -157,7 +157,7 @@ class Pack:
                 self._busy = False
 
     def _key_for(self, checkpoint: Checkpoint, told: Trace | None) -> Key:
-        if self.key is not None and not self.key.secret:
+        if self.key is not None and (not told or not self.key.secret):
             return self.key
         found = signing_key(replace(checkpoint, trace=told)) if told else machine_key()
         return (self.key or found) if found.secret else found

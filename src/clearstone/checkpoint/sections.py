@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import threading
 from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
 from clearstone.errors import CheckpointDamagedError
@@ -44,14 +45,27 @@ def _stored(data: bytes) -> tuple[str, bytes]:
     """Return the codec and the bytes to store: compressed where that makes it smaller by a tenth."""
     if len(data) < SMALLEST_COMPRESSED:
         return "none", data
-    import zstandard
-
-    compressor = zstandard.ZstdCompressor(level=1)
-    if len(compressor.compress(data[:TRIED])) > 0.9 * min(len(data), TRIED):
+    compressor = _compressor()
+    compressed = compressor.compress(data[:TRIED])
+    if len(compressed) > 0.9 * min(len(data), TRIED):
         return "none", data
-    compressed = compressor.compress(data)
+    if len(data) > TRIED:
+        compressed = compressor.compress(data)
     pays = len(compressed) < 0.9 * len(data) and _is_believed(len(data), len(compressed))
     return ("zstd", compressed) if pays else ("none", data)
+
+
+_of_thread = threading.local()
+
+
+def _compressor() -> Any:
+    """Return this thread's compressor: making one takes longer than most sections do."""
+    made = getattr(_of_thread, "compressor", None)
+    if made is None:
+        import zstandard
+
+        made = _of_thread.compressor = zstandard.ZstdCompressor(level=1)
+    return made
 
 
 def laid_out(sections: Mapping[str, bytes]) -> tuple[list[list[Any]], list[bytes]]:

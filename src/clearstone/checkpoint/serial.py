@@ -84,20 +84,18 @@ def described(checkpoint: Checkpoint) -> tuple[dict[str, Any], dict[str, bytes]]
     return header, sections
 
 
-_last_environment: tuple[Environment, dict[str, Any]] | None = None
+_last_about: tuple[Environment, tuple[str, str, str], bytes] | None = None
 
 
 def _about(checkpoint: Checkpoint) -> bytes:
-    global _last_environment  # noqa: PLW0603 - steps of a run share theirs
-    if _last_environment is None or _last_environment[0] is not checkpoint.environment:
-        _last_environment = checkpoint.environment, asdict(checkpoint.environment)
-    about = {
-        "version": checkpoint.version,
-        "agent_class_name": checkpoint.agent_class_name,
-        "agent_module": checkpoint.agent_module,
-        "environment": _last_environment[1],
-    }
-    return json.dumps(about).encode()
+    """Say which process and class it is of: seldom others than in the step before."""
+    global _last_about  # noqa: PLW0603 - remembered, no more
+    names = checkpoint.version, checkpoint.agent_class_name, checkpoint.agent_module
+    if _last_about is None or _last_about[0] is not checkpoint.environment or _last_about[1] != names:
+        keys = ("version", "agent_class_name", "agent_module")
+        about = {**dict(zip(keys, names, strict=True)), "environment": asdict(checkpoint.environment)}
+        _last_about = checkpoint.environment, names, json.dumps(about).encode()
+    return _last_about[2]
 
 
 def holds_code(checkpoint: Checkpoint) -> bool:

@@ -107,7 +107,11 @@ def nobodys() -> Key:
 
 def key_file() -> Path:
     """Return where the machine's key is kept."""
-    folder = os.environ.get("XDG_CONFIG_HOME") or str(Path.home() / ".config")
+    return _key_file_in(os.environ.get("XDG_CONFIG_HOME") or str(Path.home() / ".config"))
+
+
+@functools.lru_cache(maxsize=8)
+def _key_file_in(folder: str) -> Path:
     return Path(folder) / "clearstone" / "key"
 
 
