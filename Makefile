@@ -5,14 +5,11 @@ BIN := $(VENV)/bin
 RESULTS := benchmarks/.results
 FASTER := clearstone,clearstone-idle,clearstone-disabled,bare-prototype,agentcassette,opentelemetry
 
-.PHONY: demo test check format lint types layers tests schema model soak bench clean
+.PHONY: demo test check format lint types layers tests coverage schema model soak bench clean
 
 demo: $(VENV)/.installed  ## the main job: an agent fails, and its failure is replayed
 	rm -rf clearstone-demo
 	$(BIN)/clearstone demo clearstone-demo
-
-test: $(VENV)/.dev  ## the tests
-	$(BIN)/python -m pytest -n auto
 
 check: $(VENV)/.dev lint types layers tests  ## everything that must be green
 
@@ -30,7 +27,10 @@ types: $(VENV)/.dev
 layers: $(VENV)/.dev
 	$(BIN)/lint-imports
 
-tests: $(VENV)/.dev
+test tests: $(VENV)/.dev  ## the tests
+	$(BIN)/python -m pytest -n auto
+
+coverage: $(VENV)/.dev  ## which lines and branches the tests come to, those of their child processes included
 	$(BIN)/python -m coverage erase
 	$(BIN)/python -m coverage run -m pytest -n auto
 	$(BIN)/python -m coverage combine -q

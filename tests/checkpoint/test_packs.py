@@ -104,11 +104,28 @@ def edit(agent: Agent, what: str, number: int) -> None:
         agent.other = [0] * 64 * (number % 4)  # segments of the same bytes
 
 
+ANY_EDITS = st.lists(st.tuples(EDITS, st.integers(0, 10**6)), min_size=1, max_size=90)
+
+
 @settings(max_examples=25, deadline=None)
-@given(st.lists(st.tuples(EDITS, st.integers(0, 10**6)), min_size=1, max_size=90))
+@given(ANY_EDITS)
 def test_every_step_is_the_state_whatever_happened_since_the_last(
     tmp_path_factory: pytest.TempPathFactory, edits: list[tuple[str, int]]
 ) -> None:
+    all_steps_are_right(tmp_path_factory, edits)
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(1800)
+@settings(max_examples=1000, deadline=None)
+@given(ANY_EDITS)
+def test_every_step_of_a_thousand_packs_is_the_state(
+    tmp_path_factory: pytest.TempPathFactory, edits: list[tuple[str, int]]
+) -> None:
+    all_steps_are_right(tmp_path_factory, edits)
+
+
+def all_steps_are_right(tmp_path_factory: pytest.TempPathFactory, edits: list[tuple[str, int]]) -> None:
     pack = Pack(tmp_path_factory.mktemp("packs") / "a.pack")
     agent, expected = an_agent(), []
     for what, number in edits:
