@@ -153,27 +153,33 @@ def test_a_share_of_the_time_is_there_again_after_a_while(monkeypatch: pytest.Mo
     assert ledger.allows(None, 10**12)
 
 
-def test_a_call_inside_another_has_a_snapshot_of_its_own() -> None:
+def test_a_call_inside_another_goes_without_and_the_outer_one_has_its_own(capsys: pytest.CaptureFixture[str]) -> None:
     @checkpointable(on="entry", nested=True, budget=0)
     class Nested:
         def __init__(self) -> None:
             self.n = 0
 
-        def outer(self) -> None:
-            self.n = 1
-            self.inner()
+        def outer(self, *, fail: bool = False) -> None:
+            self.n += 1
+            self.inner(fail=fail)
 
-        def inner(self) -> str:
+        def inner(self, *, fail: bool) -> str:
+            if fail:
+                raise ValueError("inner")
             return look("a")
 
     agent = Nested()
     agent.outer()
-    agent.outer()
+    with pytest.raises(ValueError, match="inner"):
+        agent.outer(fail=True)
     found = CheckpointManager(home.checkpoint_folder()).list_checkpoints()
     loaded = [loading.load(info.path, info.step) for info in reversed(found)]
-    assert [(each.span.name.rpartition(".")[2], each.agent_state["n"], len(each.earlier)) for each in loaded] == [
-        ("outer", 0, 0), ("inner", 1, 0), ("outer", 0, 1), ("inner", 1, 0),
+    assert [(each.span.name.rpartition(".")[2], each.moment, len(each.earlier)) for each in loaded] == [
+        ("outer", "entry", 0), ("outer", "entry", 1), ("outer", "failure", 1),
     ]  # fmt: skip
+    assert "no checkpoint of the failed" in capsys.readouterr().err
+    with pytest.raises(ValueError, match="inner"):
+        ReplayEngine(loaded[-1]).replay_from_checkpoint()
 
 
 def test_a_saved_file_holds_the_earlier_calls_too(tmp_path: Path) -> None:

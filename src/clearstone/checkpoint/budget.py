@@ -5,7 +5,8 @@ with, so that short programs and rare calls never meet the limit. An outermost c
 snapshot of its agent: it starts from the last one, and the calls on that agent since are remembered, so that a replay
 can make them again first. After so many of them a snapshot is taken whatever it costs.
 
-Invariant: a call is never without a state because of its costs. What changed the agent between those calls, other than
+Invariant: an outermost call is never without a state because of its costs; one inside another goes without, and the
+other has its own. What changed the agent between those calls, other than
 they, is not seen; the checkpoint names the calls.
 
 Refused: a limit for each snapshot (a large state would never be saved, and a small one a thousand times a second).
@@ -42,14 +43,12 @@ class Kept:
         taken: the state.
         taken_ns: when, nanoseconds since the epoch.
         random_state: ``random.getstate()`` then.
-        cost_ns: how long it took.
         calls: the call it was taken for and those after it, each with its trace.
     """
 
     taken: AgentState
     taken_ns: int
     random_state: tuple[Any, ...]
-    cost_ns: int
     calls: list[tuple[str, EarlierCall]] = field(default_factory=list)
 
 

@@ -66,7 +66,7 @@ class Pack:
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | getattr(os, "O_BINARY", 0)
         self._file = os.open(path, flags, 0o600)
         self._lock = threading.RLock()  # reentrant, so that a signal handler that comes meanwhile is told and not stuck
-        self._busy = self._is_synced = False
+        self._busy = self._is_named = self._waits = False
         self._manifest = manifests.Manifest()
         self._digest = b""
         self._size = self._steps = self._base = 0
@@ -121,6 +121,7 @@ class Pack:
         with self._alone():
             numbers = self._numbers(ids)
             if not self.live:
+                self.close()
                 self.path.unlink(missing_ok=True)
                 return True
             if numbers:
@@ -129,10 +130,12 @@ class Pack:
 
     def sync(self) -> None:
         """Wait until what was written is on the disk."""
-        getattr(os, "fdatasync", os.fsync)(self._file)
-        if not self._is_synced:
+        if self._waits:
+            getattr(os, "fdatasync", os.fsync)(self._file)
+            self._waits = False
+        if not self._is_named:
             container.sync_folder(self.path.parent)
-            self._is_synced = True
+            self._is_named = True
 
     def close(self) -> None:
         """Close the file."""
@@ -203,6 +206,7 @@ class Pack:
             self.close()
             raise
         self._size += len(data)
+        self._waits = True
         self._digest, self._steps = digest, self._steps + 1
 
 

@@ -106,16 +106,19 @@ def at_entry(site: Site, instance: Any, taken_ns: int, call: OpenSpan) -> Entry:
 def _from_kept(entry: Entry, call: OpenSpan) -> Entry:
     """Return an entry with the state as it is now, or where the budget has no room for it, with the last one.
 
-    A call inside another one cannot do with an earlier state: the calls since are not over.
+    A call inside another one cannot do with an earlier state: the calls since are not over. It goes without.
     """
-    kept, taker = _kept_for(entry, call), taker_of(entry.agent)
+    taker, kept = taker_of(entry.agent), None
+    if not budget.ledger.allows(entry.schedule.budget, taker.cost_ns):
+        budget.ledger.say_once(entry.site, entry.schedule.budget)
+        if not call.is_outermost:
+            return replace(entry, due=False, durable="", problem="the time budget left no room for it")
+        kept = taker.kept if taker.kept is not None and len(taker.kept.calls) < MOST_CALLS else None
     if kept is None:
         begun, now = perf_counter_ns(), random.getstate()
-        taken = _take(entry.agent, call, at_entry=True)
-        kept = Kept(taken, entry.taken_ns, now, budget.ledger.spend(begun))
+        kept = Kept(_take(entry.agent, call, at_entry=True), entry.taken_ns, now)
+        taker.cost_ns = budget.ledger.spend(begun)
         taker.kept = kept if call.is_outermost else taker.kept
-    else:
-        budget.ledger.say_once(entry.site, entry.schedule.budget)
     earlier = tuple(kept.calls)
     given = call.given()
     if given is None:
@@ -123,14 +126,6 @@ def _from_kept(entry: Entry, call: OpenSpan) -> Entry:
     elif call.is_outermost:
         kept.calls.append((call.trace_id, EarlierCall(entry.site.rpartition(".")[2], given, call.span_id)))
     return replace(entry, taken=kept.taken, taken_ns=kept.taken_ns, random_state=kept.random_state, earlier=earlier)
-
-
-def _kept_for(entry: Entry, call: OpenSpan) -> Kept | None:
-    """Return the snapshot that the call starts from, where there is no room for one of its own."""
-    kept = taker_of(entry.agent).kept
-    if kept is None or not call.is_outermost or len(kept.calls) >= MOST_CALLS:
-        return None
-    return None if budget.ledger.allows(entry.schedule.budget, kept.cost_ns) else kept
 
 
 def save_entry(entry: Entry, call: OpenSpan) -> None:
@@ -295,11 +290,14 @@ def _input(span: Span) -> Payload:
 
 
 def _state_now(agent: Any, call: OpenSpan) -> state.AgentState | None:
+    begun = perf_counter_ns()
     try:
         return _take(agent, call) if agent is not None else None
     except (Exception, SystemExit) as error:
         notice.say(f"the state at the end could not be taken: {type(error).__name__}: {error}")
         return None
+    finally:
+        budget.ledger.spend(begun)
 
 
 def _short(path: Path) -> str:

@@ -38,6 +38,7 @@ class Taker:
         with_code: see `clearstone.codec.pickler.ByValuePickler`.
         entries: how often its state was taken at the entry of a call.
         kept: the last snapshot that an outermost call began with.
+        cost_ns: how long the last one took.
     """
 
     def __init__(self) -> None:
@@ -45,6 +46,7 @@ class Taker:
         self.with_code = True
         self.entries = 0
         self.kept: Kept | None = None
+        self.cost_ns = 0
         self._lock = threading.Lock()
         self._steps = itertools.count(1)  # numbers the snapshots
         self._segmenter: Segmenter | None = None
