@@ -54,7 +54,6 @@ def pack(folder: Path, count: int) -> None:
     made, written = one(), Pack(folder / "a.pack")
     for number in range(count):
         written.append(numbered(made, number), trace=None)
-    written.close()
 
 
 def large(folder: Path) -> Path:

@@ -38,7 +38,6 @@ def in_a_pack(folder: Path, steps: int = 2) -> list[Checkpoint]:
     for number in range(steps):
         made.append(a_checkpoint(ONE, created_ns=number + 1, metadata={"n": number}))
         pack.append(made[-1], trace=ONE)
-    pack.close()
     return made
 
 

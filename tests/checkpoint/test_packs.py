@@ -3,11 +3,13 @@ the file, what it gives is one of them or an error."""
 
 from __future__ import annotations
 
+import concurrent.futures
 import json
 import os
 import random
 import subprocess
 import sys
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -31,7 +33,7 @@ from clearstone.record.default import default_provider
 from clearstone.store.memory import MemoryTraceStore
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable
     from pathlib import Path
 
     from clearstone.checkpoint.model import Checkpoint
@@ -51,10 +53,8 @@ def restored(checkpoint: Checkpoint) -> Any:
 
 
 @pytest.fixture
-def pack(tmp_path: Path) -> Iterator[Pack]:
-    pack = Pack(tmp_path / "a.pack")
-    yield pack
-    pack.close()
+def pack(tmp_path: Path) -> Pack:
+    return Pack(tmp_path / "a.pack")
 
 
 def an_agent(length: int = 200) -> Agent:
@@ -132,7 +132,6 @@ def all_steps_are_right(tmp_path_factory: pytest.TempPathFactory, edits: list[tu
         edit(agent, what, number)
         expected.append(form(agent))
         pack.append(taken(agent), trace=None)
-    pack.close()
     for number, wanted in enumerate(expected):
         assert form(restored(loading.load(pack.path, number))) == wanted
 
@@ -227,7 +226,6 @@ def test_steps_in_another_order_of_another_file_or_without_one_between_are_not_g
     made = a_pack(pack, 4)
     second = Pack(tmp_path / "b.pack")
     a_pack(second, 4)
-    second.close()
     one, two = steps_in(pack.path), steps_in(second.path)
     known = {each.checkpoint_id for each in made}
     other = tmp_path / "other.pack"
@@ -246,7 +244,6 @@ def test_what_a_stranger_adds_to_a_file_of_ours_is_not_trusted_and_says_nothing_
     stranger = Pack(pack.path.with_name("x.pack"), Key(b"s" * 32))
     stranger._digest, stranger._steps = headers[-1].digest, 2
     stranger.append(forged, trace=a_trace("a" * 32))
-    stranger.close()
     pack.path.write_bytes(pack.path.read_bytes() + stranger.path.read_bytes())
     assert [info.checkpoint_id for info in infos(pack.path)] == [each.checkpoint_id for each in (*made, forged)]
     assert loading.load(pack.path, 2).untrusted
@@ -256,7 +253,6 @@ def test_what_a_stranger_adds_to_a_file_of_ours_is_not_trusted_and_says_nothing_
 def test_once_a_step_is_not_signed_no_later_one_of_its_file_is(tmp_path: Path) -> None:
     pack = Pack(tmp_path / "a.pack", keys.nobodys())
     a_pack(pack, 2)
-    pack.close()
     assert not any(header.is_signed for header in loading.headers_of(pack.path))
 
 
@@ -369,11 +365,68 @@ def test_a_forked_child_makes_a_file_of_its_own(tmp_path: Path) -> None:
     assert loading.load(tmp_path / f"{'t' * 32}.1.pack").agent_state["n"] == 2
 
 
-def test_a_file_that_was_removed_meanwhile_is_made_again(tmp_path: Path) -> None:
-    packs.pack_of(tmp_path, "t" * 32).path.unlink()
-    again = packs.pack_of(tmp_path, "t" * 32)
-    again.append(taken(Agent(n=1)), trace=None)
-    assert loading.load(again.path).agent_state["n"] == 1
+def saved_of(trace_of: Callable[[Agent], object]) -> list[list[int]]:
+    """The steps of a run, by file: what `n` was in each. In its middle something is done to its file."""
+
+    @checkpointable(on="entry", nested=True, keep=10)
+    class Counting(Agent):
+        def run(self) -> None:
+            for self.n in range(60):
+                if self.n == 30:
+                    trace_of(self)
+                self.step()
+
+        def step(self) -> None: ...
+
+    Counting(n=-1).run()
+    files = sorted(home.checkpoint_folder().iterdir())
+    return [[loading.load(path, info.step).agent_state["n"] for info in infos(path)] for path in files]
+
+
+def removed(_: Agent) -> None:
+    (path,) = home.checkpoint_folder().iterdir()
+    path.unlink()
+
+
+def cut(_: Agent) -> None:
+    (path,) = home.checkpoint_folder().iterdir()
+    path.write_bytes(path.read_bytes()[:-1])
+
+
+@pytest.mark.parametrize(("done", "files"), [(removed, 1), (cut, 2)], ids=["removed", "cut"])
+def test_a_file_that_somebody_took_or_altered_meanwhile_gets_no_further_step_and_another_is_begun(
+    done: Any, files: int
+) -> None:
+    found = saved_of(done)
+    assert len(found) == files
+    assert list(range(50, 60)) in found
+
+
+def test_what_somebody_put_in_the_place_of_a_file_is_not_signed_when_that_is_written_anew(pack: Pack) -> None:
+    made = a_pack(pack, 3)
+    stranger = Pack(pack.path.with_name("x.pack"), Key(b"s" * 32))
+    for each in made:
+        stranger.append(replace(each, metadata={"forged": True}), trace=TRACE)
+    data = stranger.path.read_bytes()
+    pack.path.write_bytes(data)  # the very file, with other content
+    with pytest.raises(packs.PackGone, match="was altered by somebody"):
+        pack.written_anew()
+    assert pack.path.read_bytes() == data
+    assert given_by(pack.path) == {}
+
+
+def test_many_traces_at_once_in_many_threads_each_have_one_file() -> None:
+    @checkpointable(on="always", budget=None)
+    class Short(Agent):
+        def go(self, number: int) -> str:
+            self.n = number
+            return look("a")
+
+    with concurrent.futures.ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda number: Short(n=0).go(number), range(200)))
+    files = list(home.checkpoint_folder().iterdir())
+    assert len(files) == 200
+    assert all([info.moment for info in infos(path)] == ["entry", "exit"] for path in files)
 
 
 def test_a_disk_that_is_full_in_the_middle_of_a_step_costs_that_step_alone(

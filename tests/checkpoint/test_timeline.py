@@ -157,7 +157,6 @@ def test_what_nobody_trusted_signed_is_not_loaded(manager: CheckpointManager) ->
         Agent(2), state.take(Agent(2)), trace=TRACE, span=TRACE.spans[0], taken_ns=1, random_state=random.getstate()
     )
     pack.append(strange, trace=TRACE)
-    pack.close()
     assert values(checkpoint.timeline("self.n")) == [1, UntrustedCheckpointError]
     with pytest.raises(UntrustedCheckpointError):
         manager.load_checkpoint(strange.checkpoint_id).timeline("self.n")

@@ -97,7 +97,6 @@ def forge(path: Path, checkpoint: Checkpoint) -> None:
     path.unlink()
     pack = Pack(path, Key(b""))
     pack.append(checkpoint, trace=checkpoint.trace)
-    pack.close()
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)

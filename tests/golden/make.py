@@ -18,6 +18,7 @@ from clearstone import configure
 from clearstone.checkpoint import container, loading, packfile
 from clearstone.checkpoint.environment import Environment
 from clearstone.checkpoint.manager import CheckpointManager
+from clearstone.checkpoint.packfile import PackFile
 from clearstone.checkpoint.packs import Pack
 
 if TYPE_CHECKING:
@@ -44,10 +45,11 @@ def main() -> None:
     path = HERE / f"run_{version}.pack"
     path.unlink(missing_ok=True)
     pack = Pack(path)
-    for number, _ in packfile.kept(loading.headers_of(made)):
-        checkpoint, trace, _ = loading.step_of(made, number)
-        pack.append(anywhere(checkpoint), trace=without_paths(trace) if trace is not None else None)
-    pack.close()
+    with container.opened(made) as file:
+        found = PackFile(made, file)
+        for number, _ in packfile.kept(found.headers):
+            checkpoint = anywhere(found.checkpoint(number))
+            pack.append(checkpoint, trace=checkpoint.trace if found.holds_trace(number) else None)
     alone = loading.load(path)
     CheckpointManager(HERE).save_checkpoint(alone, f"failure_{version}.ckpt")
 

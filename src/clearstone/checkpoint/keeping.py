@@ -11,7 +11,7 @@ import contextlib
 import functools
 import json
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from clearstone import home
 from clearstone.checkpoint import loading, packfile, packs, seen
@@ -19,12 +19,15 @@ from clearstone.errors import CheckpointError
 from clearstone.span import Trace
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Callable, Collection
     from pathlib import Path
 
     from clearstone.checkpoint.model import Checkpoint
     from clearstone.run import OpenSpan
     from clearstone.span import Span
+
+
+ATTEMPTS = 3
 
 
 def trace_of(call: OpenSpan, span: Span, *, knows_trace: bool) -> Trace:
@@ -65,21 +68,37 @@ def save(
         folder, trace_id = home.checkpoint_folder(), checkpoint.trace.trace_id
         databases = call.databases
         whole = knows_trace or None in databases
-        pack = packs.open_pack(folder, trace_id) or _made(folder, trace_id)
-        pack.append(
+        pack = _appended(
+            folder,
             checkpoint,
             trace=checkpoint.trace if whole else None,
-            drops=[*_beyond(pack, mark, keep), *drops],
+            kept=lambda pack: [*_beyond(pack, mark, keep), *drops],
             sync=sync,
             more={} if whole else {"store": _told(databases, folder)},
         )
-        if pack.is_wasteful:
-            packs.write_anew(folder, trace_id, pack)
     except (TypeError, ValueError, RecursionError) as error:
         raise CheckpointError(f"metadata must be JSON: {error}; put plain values there") from error
     except OSError as error:
         raise CheckpointError(f"the checkpoint cannot be written to {home.checkpoint_folder()}: {error}") from error
+    if pack.is_wasteful:
+        with contextlib.suppress(OSError, CheckpointError):  # the full disk is said where it costs something
+            packs.write_anew(folder, trace_id, pack)
     return pack.path
+
+
+def _appended(folder: Path, checkpoint: Checkpoint, kept: Callable[[packs.Pack], list[str]], **more: Any) -> packs.Pack:
+    """Append to the pack of a trace; to the next one where somebody has taken or altered its file meanwhile."""
+    for _ in range(ATTEMPTS):
+        pack = packs.open_pack(folder, checkpoint.trace.trace_id)
+        if pack is None:
+            home.ensure_home()
+            pack = packs.pack_of(folder, checkpoint.trace.trace_id)
+        try:
+            pack.append(checkpoint, drops=kept(pack), **more)
+        except packs.PackGone:
+            continue
+        return pack
+    raise OSError("its file is removed or altered again and again by somebody")
 
 
 def drop(trace_id: str, checkpoint_id: str) -> None:
@@ -91,8 +110,9 @@ def drop(trace_id: str, checkpoint_id: str) -> None:
     """
     folder = home.checkpoint_folder()
     pack = packs.open_pack(folder, trace_id)
-    if pack is not None and checkpoint_id in pack.live and pack.drop([checkpoint_id]):
-        packs.let_go(folder, trace_id, pack)
+    if pack is not None and checkpoint_id in pack.live:
+        with contextlib.suppress(packs.PackGone):  # then it is gone with the file
+            pack.drop([checkpoint_id])
 
 
 def _beyond(pack: packs.Pack, mark: str, keep: int | None) -> list[str]:
@@ -101,11 +121,6 @@ def _beyond(pack: packs.Pack, mark: str, keep: int | None) -> list[str]:
         return []
     of_kind = [each for each in pack.live if each.startswith(f"ckpt_{mark}")]
     return of_kind[: max(0, len(of_kind) + 1 - keep)]
-
-
-def _made(folder: Path, trace_id: str) -> packs.Pack:
-    home.ensure_home()
-    return packs.pack_of(folder, trace_id)
 
 
 @functools.lru_cache(maxsize=16)

@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 
     from clearstone.checkpoint.container import Header
     from clearstone.checkpoint.model import Checkpoint
-    from clearstone.span import Trace
 
 
 def headers_of(path: Path) -> tuple[Header, ...]:
@@ -56,20 +55,6 @@ def _loaded(path: Path, number: int | None) -> Checkpoint:
                 return pack.checkpoint(pack.newest() if number is None else number)
         header, sections = container.read(path, serial.SECTIONS)
         return serial.unpack(header.content, sections, untrusted=untrusted(path, trust.why_not(header)))
-
-
-def step_of(path: Path, number: int) -> tuple[Checkpoint, Trace | None, dict[str, bytes]]:
-    """Return a step of a pack as `Pack.append` takes it: the checkpoint, the trace it holds, and further sections.
-
-    Raises:
-        CheckpointNotFoundError, CheckpointDamagedError: as `load`.
-    """
-    with _sentences(path), container.opened(path) as file:
-        pack = PackFile(path, file)
-        checkpoint = pack.checkpoint(number)
-        if pack.holds_trace(number):
-            return checkpoint, checkpoint.trace, {}
-        return checkpoint, None, {"store": pack.store(number)}
 
 
 def all_of(path: Path) -> Iterator[Checkpoint | CheckpointError]:

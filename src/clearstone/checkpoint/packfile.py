@@ -78,6 +78,11 @@ class PackFile:
         self._traces: dict[int, Trace] = {}
         self._stored: dict[bytes, Trace] = {}
 
+    @property
+    def digest(self) -> bytes:
+        """The last step's, which covers all."""
+        return self.headers[-1].digest if self.headers else b""
+
     def newest(self) -> int:
         """Return the number of the last step that was not dropped.
 

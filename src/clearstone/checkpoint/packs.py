@@ -24,6 +24,7 @@ from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
 from clearstone.checkpoint import container, manifests, serial, spans
+from clearstone.checkpoint.packfile import PackFile
 from clearstone.checkpoint.signing import signing_key
 from clearstone.codec.keys import machine_key
 from clearstone.errors import CheckpointError
@@ -37,7 +38,9 @@ if TYPE_CHECKING:
     from clearstone.codec.keys import Key
 
 SUFFIX = ".pack"
-MOST_OPEN = 16
+MOST_KNOWN = 256
+"""Files whose next step is written as a difference from the last; a trace that comes again later gets another file."""
+
 MOST_FILES = 1000
 """Of one trace: each process that has a part in it makes one."""
 
@@ -49,8 +52,12 @@ TRACE = ("trace", "payloads")
 """Sections that are never taken from an earlier step: all of a file's together are its trace."""
 
 
+class PackGone(OSError):  # noqa: N818 - no error of a user's: the next file is begun
+    """A pack's file was removed, replaced or altered by somebody, or written anew."""
+
+
 class Pack:
-    """A file that this process appends to.
+    """A file that this process appends to. It is opened for each step: nothing is held between them.
 
     Args:
         path: the file, which must not exist.
@@ -63,23 +70,19 @@ class Pack:
 
     def __init__(self, path: Path, key: Key | None = None) -> None:
         self.path = path
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | getattr(os, "O_BINARY", 0)
-        self._file = os.open(path, flags, 0o600)
+        self.key = key
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _BINARY, 0o600)
+        self._status = os.fstat(descriptor)
+        os.close(descriptor)
         self._lock = threading.RLock()  # reentrant, so that a signal handler that comes meanwhile is told and not stuck
-        self._busy = self._is_named = self._waits = False
+        self._busy = self._is_named = self._waits = self._is_gone = False
         self._manifest = manifests.Manifest()
         self._digest = b""
         self._size = self._steps = self._base = 0
         self._held: dict[tuple[str, bytes], int] = {}
         self._ended: set[str] = set()
-        self.key = key
         self.live: dict[str, int] = {}
         """The numbers of steps that were not dropped, by the ids of their checkpoints."""
-
-    @property
-    def is_usable(self) -> bool:
-        """Whether a step can be added: its file is open, and still has its name, which anybody may remove."""
-        return self._file >= 0 and os.fstat(self._file).st_nlink > 0
 
     def append(
         self,
@@ -100,6 +103,7 @@ class Pack:
             more: further sections.
 
         Raises:
+            PackGone: the file is not what was written last.
             OSError: it cannot be written; the file is as it was, and takes no further step.
             CheckpointError: this thread is just writing another step, and a signal handler interrupted it.
         """
@@ -121,7 +125,7 @@ class Pack:
         with self._alone():
             numbers = self._numbers(ids)
             if not self.live:
-                self.close()
+                self._is_gone = True
                 self.path.unlink(missing_ok=True)
                 return True
             if numbers:
@@ -131,17 +135,47 @@ class Pack:
     def sync(self) -> None:
         """Wait until what was written is on the disk."""
         if self._waits:
-            getattr(os, "fdatasync", os.fsync)(self._file)
+            with self._opened() as descriptor:
+                getattr(os, "fdatasync", os.fsync)(descriptor)
             self._waits = False
         if not self._is_named:
             container.sync_folder(self.path.parent)
             self._is_named = True
 
-    def close(self) -> None:
-        """Close the file."""
-        descriptor, self._file = self._file, -1
-        if descriptor >= 0:
-            os.close(descriptor)
+    def written_anew(self) -> Pack:
+        """Put a file of what is kept in its place; this one takes no further step.
+
+        Raises:
+            OSError: it cannot be written; the file is as it was.
+            CheckpointDamagedError, PackGone: somebody altered it: nothing of that gets this machine's signature.
+        """
+        fresh = Pack(self.path.with_name(f".{self.path.name}.{os.urandom(4).hex()}.tmp"), self.key)
+        try:
+            with self._alone(), container.opened(self.path) as file:
+                found = PackFile(self.path, file)
+                self._require_own(found)
+                for number in sorted(self.live.values()):
+                    checkpoint, own = found.checkpoint(number), found.holds_trace(number)
+                    more = {} if own else {"store": found.store(number)}
+                    fresh.append(checkpoint, trace=checkpoint.trace if own else None, more=more)
+                fresh.sync()
+                fresh.path.replace(self.path)
+                self._is_gone = True
+        except BaseException:
+            fresh.path.unlink(missing_ok=True)
+            raise
+        fresh.path = self.path
+        return fresh
+
+    def _require_own(self, found: PackFile) -> None:
+        """Refuse what is not what was written: the last digest covers all of it."""
+        if found.digest != self._digest:
+            raise PackGone(f"{self.path} was altered by somebody")
+
+    @property
+    def is_usable(self) -> bool:
+        """Whether it takes a further step, as far as is known."""
+        return not self._is_gone
 
     @property
     def is_wasteful(self) -> bool:
@@ -151,6 +185,8 @@ class Pack:
     @contextlib.contextmanager
     def _alone(self) -> Iterator[None]:
         with self._lock:
+            if self._is_gone:
+                raise PackGone(f"{self.path} is no more")
             if self._busy:
                 raise CheckpointError(f"{self.path} is just being written by the code that was interrupted")
             self._busy = True
@@ -196,19 +232,39 @@ class Pack:
 
     def _write(self, digest: bytes, parts: Sequence[bytes]) -> None:
         data = memoryview(b"".join(parts))
-        try:
-            written = 0
-            while written < len(data):
-                written += os.write(self._file, data[written:])
-        except BaseException:
-            with contextlib.suppress(OSError):  # else a reader stops at what was written of it
-                os.ftruncate(self._file, self._size)
-            self.close()
-            raise
+        with self._opened() as descriptor:
+            try:
+                written = 0
+                while written < len(data):
+                    written += os.write(descriptor, data[written:])
+            except BaseException:
+                self._is_gone = True
+                with contextlib.suppress(OSError):  # else a reader stops at what was written of it
+                    os.ftruncate(descriptor, self._size)
+                raise
         self._size += len(data)
         self._waits = True
         self._digest, self._steps = digest, self._steps + 1
 
+    @contextlib.contextmanager
+    def _opened(self) -> Iterator[int]:
+        """Open the file, as it was left."""
+        try:
+            descriptor = os.open(self.path, os.O_WRONLY | os.O_APPEND | _BINARY | getattr(os, "O_NOFOLLOW", 0))
+        except FileNotFoundError as error:
+            self._is_gone = True
+            raise PackGone(f"{self.path} was removed by somebody") from error
+        try:
+            status = os.fstat(descriptor)
+            if not os.path.samestat(status, self._status) or status.st_size != self._size:
+                self._is_gone = True
+                raise PackGone(f"{self.path} was altered by somebody")
+            yield descriptor
+        finally:
+            os.close(descriptor)
+
+
+_BINARY = getattr(os, "O_BINARY", 0)
 
 _lock = threading.RLock()  # reentrant: as a pack's
 _open: OrderedDict[tuple[Path, str], Pack] = OrderedDict()
@@ -221,13 +277,13 @@ def pack_of(folder: Path, trace_id: str) -> Pack:
         OSError: it cannot be made.
     """
     with _lock:
-        known = _open.get((folder, trace_id))
-        if known is not None and known.is_usable:
+        known = open_pack(folder, trace_id)
+        if known is not None:
             _open.move_to_end((folder, trace_id))
             return known
         pack = _open[folder, trace_id] = _made(folder, trace_id)
-        while len(_open) > MOST_OPEN:
-            _open.popitem(last=False)[1].close()
+        while len(_open) > MOST_KNOWN:
+            _open.popitem(last=False)
         return pack
 
 
@@ -240,40 +296,6 @@ def _made(folder: Path, trace_id: str) -> Pack:
     raise FileExistsError(f"{folder} holds {MOST_FILES} files of the trace {trace_id} already; 'clearstone forget' it")
 
 
-def write_anew(folder: Path, trace_id: str, pack: Pack) -> None:
-    """Put a file of what is kept of `pack` in its place.
-
-    Raises:
-        OSError: it cannot be written; the file is as it was.
-        CheckpointDamagedError: somebody altered it.
-    """
-    from clearstone.checkpoint import loading
-
-    fresh = Pack(pack.path.with_name(f".{pack.path.name}.{os.urandom(4).hex()}.tmp"), pack.key)
-    try:
-        for number in sorted(pack.live.values()):
-            checkpoint, trace, more = loading.step_of(pack.path, number)
-            fresh.append(checkpoint, trace=trace, more=more)
-        fresh.sync()
-        fresh.path.replace(pack.path)
-    except BaseException:
-        fresh.close()
-        fresh.path.unlink(missing_ok=True)
-        raise
-    fresh.path = pack.path
-    with _lock:
-        _open[folder, trace_id] = fresh
-    pack.close()
-
-
-def let_go(folder: Path, trace_id: str, pack: Pack) -> None:
-    """Forget a pack whose file is gone."""
-    with _lock:
-        if _open.get((folder, trace_id)) is pack:
-            del _open[folder, trace_id]
-    pack.close()
-
-
 def open_pack(folder: Path, trace_id: str) -> Pack | None:
     """Return the file that this process appends checkpoints of a trace to, if there is one."""
     with _lock:
@@ -281,25 +303,28 @@ def open_pack(folder: Path, trace_id: str) -> Pack | None:
         return pack if pack is not None and pack.is_usable else None
 
 
-def _close_all() -> None:
+def write_anew(folder: Path, trace_id: str, pack: Pack) -> None:
+    """Put a file of what is kept of `pack` in its place (see `Pack.written_anew`)."""
+    fresh = pack.written_anew()
+    with _lock:
+        _open[folder, trace_id] = fresh
+
+
+def _sync_all() -> None:
     """At exit: what was written without waiting is on the disk."""
     with _lock:
         for pack in _open.values():
             with contextlib.suppress(OSError):
                 pack.sync()
-            pack.close()
-        _open.clear()
 
 
 def _forget_all() -> None:
     """In a forked child: these files are its parent's."""
     global _lock  # noqa: PLW0603 - one process, one lock: the parent's may be another thread's
     _lock = threading.RLock()
-    for pack in _open.values():
-        pack.close()
     _open.clear()
 
 
-atexit.register(_close_all)
+atexit.register(_sync_all)
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_forget_all)
