@@ -2,6 +2,7 @@
 
 import os
 import shlex
+import shutil
 import subprocess
 import sys
 import textwrap
@@ -71,11 +72,35 @@ def shell(tmp_path: Path) -> Shell:
     return Shell(tmp_path)
 
 
+@pytest.fixture(scope="session")
+def a_failure(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder in which the agent failed, made once, with what the machine's key is in there."""
+    folder = tmp_path_factory.mktemp("failed")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CONFIG_HOME", str(folder / "config"))
+        _fail(Shell(folder))
+    return folder
+
+
 @pytest.fixture
-def failed(shell: Shell) -> Shell:
+def failed(a_failure: Path, shell: Shell) -> Shell:
+    """The folder of a failure, as a copy: its script is another file than the one that failed."""
+    config = Path(os.environ["XDG_CONFIG_HOME"])
+    shutil.copytree(a_failure, shell.folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns("config"))
+    shutil.copytree(a_failure / "config", config, dirs_exist_ok=True)
+    return shell
+
+
+@pytest.fixture
+def failed_here(shell: Shell) -> Shell:
+    """The folder of a failure, for who changes the script, or asks where it is."""
+    _fail(shell)
+    return shell
+
+
+def _fail(shell: Shell) -> None:
     run = shell.python("agent.py")
     assert run.returncode == 1
     (told,) = [line for line in run.stderr.splitlines() if line.startswith("clearstone:")]
     assert "Agent.run failed with TypeError" in told
     assert told.endswith("next: clearstone debug latest")
-    return shell

@@ -109,28 +109,28 @@ def test_replay_for_people_shows_the_users_frames_alone(failed: Shell) -> None:
     assert "2 recorded outcome(s) served" in run.stdout
 
 
-def test_a_fixed_agent_runs_through_and_one_that_goes_further_stops_with_three(failed: Shell) -> None:
-    agent = failed.folder / "agent.py"
+def test_a_fixed_agent_runs_through_and_one_that_goes_further_stops_with_three(failed_here: Shell) -> None:
+    agent = failed_here.folder / "agent.py"
     agent.write_text(agent.read_text().replace("self.ask(q))", "self.ask(q) or 0)"))
-    run = failed("replay", "latest", "--json")
+    run = failed_here("replay", "latest", "--json")
     assert (run.returncode, json.loads(run.stdout)["result"]) == (0, ["[bold]markup[/bold]", 2, 0])
     agent.write_text(agent.read_text().replace("return self.notes", "return self.ask('more')"))
-    run = failed("replay", "latest", "--json")
+    run = failed_here("replay", "latest", "--json")
     assert (run.returncode, json.loads(run.stdout)["error"]["type"]) == (3, "clearstone.errors.BeyondRecord")
-    assert failed("debug", "latest", typed="c\n").returncode == 3
+    assert failed_here("debug", "latest", typed="c\n").returncode == 3
     agent.write_text(agent.read_text().replace("self.ask(q)", "self.ask(q + '?')"))
-    run = failed("replay", "latest", "--json")
+    run = failed_here("replay", "latest", "--json")
     assert (run.returncode, json.loads(run.stdout)["error"]["type"]) == (1, "clearstone.errors.ReplayDivergence")
-    assert (failed.folder / "live").read_text() == "ab"
+    assert (failed_here.folder / "live").read_text() == "ab"
 
 
-def test_debug_takes_scripted_input_and_a_mock_configuration(failed: Shell) -> None:
-    run = failed("debug", "latest", "--mock", "llm=agent.Agent.ask", typed="n\np self.notes\nc\n")
+def test_debug_takes_scripted_input_and_a_mock_configuration(failed_here: Shell) -> None:
+    run = failed_here("debug", "latest", "--mock", "llm=agent.Agent.ask", typed="n\np self.notes\nc\n")
     assert run.returncode == 1
     assert "Mocking 'agent.Agent.ask' (for span_type='llm')" in run.stdout
     assert "(Pdb)" in run.stdout
     assert "Replay Failed: TypeError" in run.stdout
-    assert failed("debug", "latest", typed="q\n").returncode == 0
+    assert failed_here("debug", "latest", typed="q\n").returncode == 0
 
 
 def test_home_and_db_count_before_and_after_the_command(failed: Shell) -> None:
