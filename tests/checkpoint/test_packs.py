@@ -315,7 +315,7 @@ def test_a_file_whose_last_step_is_dropped_is_gone(pack: Pack) -> None:
 
 
 def test_a_file_of_mostly_dropped_steps_is_written_anew() -> None:
-    @checkpointable(on="exit", keep=3, nested=True)
+    @checkpointable(on="exit", keep=3, nested=True, budget=None)
     class Counting:
         def __init__(self) -> None:
             self.ms = [message(i) for i in range(300)]
@@ -368,7 +368,7 @@ def test_a_forked_child_makes_a_file_of_its_own(tmp_path: Path) -> None:
 def saved_of(trace_of: Callable[[Agent], object]) -> list[list[int]]:
     """The steps of a run, by file: what `n` was in each. In its middle something is done to its file."""
 
-    @checkpointable(on="entry", nested=True, keep=10)
+    @checkpointable(on="entry", nested=True, keep=10, budget=None)
     class Counting(Agent):
         def run(self) -> None:
             for self.n in range(60):
