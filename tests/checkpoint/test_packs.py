@@ -21,7 +21,7 @@ from tests.checkpoint.test_manager import a_trace
 from tests.checkpoint.test_segments import message
 
 from clearstone import checkpointable, home, traced
-from clearstone.checkpoint import container, loading, manifests, packs, state, trust
+from clearstone.checkpoint import container, loading, manifests, packfile, packs, state, trust
 from clearstone.checkpoint.manager import CheckpointManager, infos, new_checkpoint
 from clearstone.checkpoint.packs import Pack
 from clearstone.checkpoint.sections import read_sections
@@ -293,6 +293,68 @@ def test_a_header_that_says_what_no_version_writes_is_an_error_of_ours(pack: Pac
     with pytest.raises(CheckpointDamagedError):
         loading.load(pack.path, 1)
     assert loading.load(pack.path, 0).checkpoint_id
+
+
+def odd(pack: Pack, **summary: Any) -> None:
+    """Add a step whose summary says so."""
+    original = container.step
+
+    def forged(magic: bytes, header: Any, *more: Any) -> Any:
+        return original(magic, {**header, "summary": {**header["summary"], **summary}}, *more)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(container, "step", forged)
+        pack.append(taken(Agent(n=1)), trace=None)
+
+
+@pytest.mark.parametrize("summary", [{"created_ns": 10**30}, {"created_ns": -1}, {"occurrences": 10**400}])
+def test_a_moment_that_is_none_costs_the_listing_that_step_alone(pack: Pack, summary: Any) -> None:
+    a_pack(pack, 1)
+    odd(pack, **summary)
+    assert [info.step for info in infos(pack.path)] == [0]
+
+
+def bomb(pack: Pack, **sections: bytes) -> None:
+    header = {"summary": {"checkpoint_id": "c"}}
+    pack._write(*container.step(container.PACK_MAGIC, header, sections, keys.nobodys(), pack._digest))
+
+
+def test_steps_that_unpack_to_more_than_they_are_worth_are_refused(pack: Pack, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(packfile, "MOST_READ", 0.1)
+    for _ in range(3):
+        bomb(pack, segments=bytes(5 << 20), snapshots=b'{"first":0,"segments":[],"rows":[]}')
+    row = b'["state",{"whole":true,"containers":[],"rest":9,"step":1}]'
+    bomb(pack, snapshots=b'{"first":0,"segments":[],"rows":[' + row + b"]}", about=b"{}")
+    with pytest.raises(CheckpointDamagedError):
+        loading.load(pack.path, 3)
+
+
+def test_more_rows_than_a_step_has_states_and_empty_segments_are_refused() -> None:
+    row = {"whole": True, "containers": [], "rest": 0, "step": 1}
+    rows = json.dumps({"first": 0, "segments": [[1]], "rows": [["state", row], ["state", row], ["other", row]]})
+    with pytest.raises(ValueError, match="two states at most"):
+        manifests.rows_of({"snapshots": rows.encode()})
+    table = json.dumps({"first": 0, "segments": [[0]] * 3, "rows": []})
+    with pytest.raises(ValueError, match="ends after its section"):
+        manifests.segments_of({"snapshots": table.encode(), "segments": b"", "buffers": b""})
+
+
+def test_a_step_whose_database_is_gone_can_be_looked_at() -> None:
+    @checkpointable(on="entry", nested=True)
+    class Nested(Agent):
+        def outer(self) -> str:
+            return look("a")
+
+    Nested(n=1).outer()
+    provider = default_provider()
+    assert provider is not None
+    provider.shutdown()
+    for path in home.home().glob("traces.db*"):
+        path.unlink() if path.is_file() else None
+    (path,) = home.checkpoint_folder().iterdir()
+    checkpoint = loading.load(path)
+    assert checkpoint.span.name.endswith("outer")
+    assert checkpoint.agent_state["n"] == 1
 
 
 # --- let go ----------------------------------------------------------------------------------------------------------

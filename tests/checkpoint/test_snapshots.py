@@ -37,10 +37,10 @@ def test_two_snapshots_come_back_and_share_what_they_shared() -> None:
     first, expected = segmenter.snapshot(agent, vars(agent)), form(agent)
     agent.ms.append(message("new"))
     second = segmenter.snapshot(agent, vars(agent))
-    alone, both = manifests.pack({"a": first}), manifests.pack({"a": first, "b": second})
+    alone, both = manifests.pack({"state": first}), manifests.pack({"state": first, "state_at_end": second})
     assert len(both["segments"]) - len(alone["segments"]) < 1000
-    assert form(restored(manifests.unpack(both, "a"))) == expected
-    assert form(restored(manifests.unpack(both, "b"))) == form(agent)
+    assert form(restored(manifests.unpack(both, "state"))) == expected
+    assert form(restored(manifests.unpack(both, "state_at_end"))) == form(agent)
 
 
 def test_large_buffers_lie_apart_at_multiples_of_64_and_can_be_written_to_when_loaded() -> None:

@@ -14,6 +14,7 @@ from clearstone.checkpoint.manager import CheckpointManager
 from clearstone.debugging import ReplayEngine
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from clearstone.checkpoint.model import Checkpoint
@@ -122,7 +123,7 @@ def test_the_limit_is_said_once(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_after_many_calls_a_snapshot_is_taken_whatever_it_costs(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("clearstone.checkpoint.policy.MOST_CALLS", 3)
+    monkeypatch.setattr(budget, "MOST_CALLS", 3)
     failing(Agent(), *"abcde")
     checkpoint = the_saved()
     assert len(checkpoint.agent_state["seen"]) == 3
@@ -180,6 +181,63 @@ def test_a_call_inside_another_goes_without_and_the_outer_one_has_its_own(capsys
     assert "no checkpoint of the failed" in capsys.readouterr().err
     with pytest.raises(ValueError, match="inner"):
         ReplayEngine(loaded[-1]).replay_from_checkpoint()
+
+
+def streamed(agent: Any) -> None:
+    for _ in agent.stream():
+        return
+
+
+def interrupted(agent: Any) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        agent.interrupt()
+
+
+def through_another(agent: Any) -> None:
+    Outer(agent).run()
+
+
+@checkpointable
+class Outer:
+    def __init__(self, inner: Any) -> None:
+        self.inner = inner
+
+    def run(self) -> None:
+        self.inner.ask("through another")
+
+
+@checkpointable(budget=0)
+class Various(_Agent):
+    def stream(self) -> Iterator[str]:
+        self.seen.append("streamed")
+        yield "one"
+        self.seen.append("never")
+
+    def interrupt(self) -> None:
+        self.seen.append("interrupted")
+        raise KeyboardInterrupt
+
+    def large(self, data: bytes) -> None:
+        self.seen.append(f"{len(data)} bytes")
+
+
+@pytest.mark.parametrize(
+    "between",
+    [streamed, interrupted, through_another, lambda agent: agent.large(bytes(17 << 20))],
+    ids=["a stream", "one that ended the program", "one through another agent", "large arguments"],
+)
+def test_what_no_replay_could_make_again_is_followed_by_a_snapshot(between: Any) -> None:
+    agent = Various()
+    agent.ask("a")
+    between(agent)
+    expected = list(agent.seen)
+    for info in CheckpointManager(home.checkpoint_folder()).list_checkpoints():
+        info.path.unlink()
+    told = failing(agent, "b")
+    checkpoint = the_saved()
+    assert checkpoint.agent_state["seen"] == expected
+    with pytest.raises(ValueError, match=told):
+        ReplayEngine(checkpoint).replay_from_checkpoint()
 
 
 def test_a_saved_file_holds_the_earlier_calls_too(tmp_path: Path) -> None:

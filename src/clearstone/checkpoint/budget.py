@@ -31,8 +31,8 @@ SHARE = 0.01
 
 TO_BEGIN_WITH_NS = 500_000_000
 
-MOST_CALLS = 100
-"""So many calls on one agent may go by without a snapshot."""
+MOST_CALLS, MOST_BYTES = 100, 16 << 20
+"""So many calls on one agent, with arguments of so many bytes together, may go by without a snapshot."""
 
 
 @dataclass(slots=True)
@@ -43,13 +43,28 @@ class Kept:
         taken: the state.
         taken_ns: when, nanoseconds since the epoch.
         random_state: ``random.getstate()`` then.
-        calls: the call it was taken for and those after it, each with its trace.
+        calls: the call it was taken for and those after it, each as it was recorded and as a replay makes it.
     """
 
     taken: AgentState
     taken_ns: int
     random_state: tuple[Any, ...]
-    calls: list[tuple[str, EarlierCall]] = field(default_factory=list)
+    calls: list[tuple[Any, EarlierCall]] = field(default_factory=list)
+
+    @property
+    def can_be_made_again(self) -> bool:
+        """Whether the calls came one after the other, each to an end that a replay can bring about, and are not many.
+
+        Streams are none of those, nor calls that are still at work or that ended the program or the task.
+        """
+        ends = [0, *(call.end_ns for call, _ in self.calls)]
+        return (
+            len(self.calls) < MOST_CALLS
+            and sum(len(each.input.data) for _, each in self.calls) < MOST_BYTES
+            and None not in ends
+            and all(end <= call.start_ns for end, (call, _) in zip(ends, self.calls, strict=False))
+            and not any(call.chunks is not None or call.was_left for call, _ in self.calls)
+        )
 
 
 class Ledger:

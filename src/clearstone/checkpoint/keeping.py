@@ -97,6 +97,8 @@ def _appended(folder: Path, checkpoint: Checkpoint, kept: Callable[[packs.Pack],
             pack.append(checkpoint, drops=kept(pack), **more)
         except packs.PackGone:
             continue
+        if checkpoint.moment == "unfinished":
+            pack.waiting.add(checkpoint.checkpoint_id)
         return pack
     raise OSError("its file is removed or altered again and again by somebody")
 
@@ -109,10 +111,13 @@ def drop(trace_id: str, checkpoint_id: str) -> None:
         CheckpointError: it is just being written.
     """
     folder = home.checkpoint_folder()
-    pack = packs.open_pack(folder, trace_id)
-    if pack is not None and checkpoint_id in pack.live:
-        with contextlib.suppress(packs.PackGone):  # then it is gone with the file
+    for _ in range(ATTEMPTS):
+        pack = packs.open_pack(folder, trace_id)
+        if pack is None or checkpoint_id not in pack.live:
+            return
+        with contextlib.suppress(packs.PackGone):  # removed with the file, or another thread has written that anew
             pack.drop([checkpoint_id])
+            return
 
 
 def _beyond(pack: packs.Pack, mark: str, keep: int | None) -> list[str]:

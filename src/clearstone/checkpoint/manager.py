@@ -83,6 +83,10 @@ _SHOWN = {
 """What a summary holds, and of which type: a file may say anything."""
 
 
+LATEST_NS = 1 << 62
+"""A moment in the year 2116: a later one is no date that this Python can show."""
+
+
 class CheckpointManager:
     """Makes, saves and loads checkpoints.
 
@@ -342,7 +346,7 @@ def infos(path: Path) -> list[CheckpointInfo]:
 def _info(header: Header, step: int | None, size: int) -> Iterator[CheckpointInfo]:
     summary = header.summary
     shown = {name: summary[name] for name, kind in _SHOWN.items() if type(summary.get(name)) is kind}
-    if len(shown) == len(_SHOWN):
+    if len(shown) == len(_SHOWN) and 0 <= summary["created_ns"] < LATEST_NS and summary["occurrences"] < LATEST_NS:
         yield CheckpointInfo(path=header.path, step=step, size=size, **shown)
 
 

@@ -33,6 +33,9 @@ ALIGNMENT = 64
 
 WHOLE_EVERY = 64
 
+STATES = frozenset({"state", "state_at_end"})
+"""What a step's rows are of."""
+
 Parts = tuple[Any, ...]
 """The segments of a container in a row: of each its number, or that and where its shared objects are."""
 
@@ -210,7 +213,10 @@ def rows_of(sections: Mapping[str, bytes], before: Row | None = None) -> dict[st
         KeyError, TypeError, ValueError: they say what no version writes.
     """
     found: dict[str, Row] = {}
-    for name, given in json.loads(sections["snapshots"])["rows"]:
+    rows = json.loads(sections["snapshots"])["rows"]
+    if len(rows) > len(STATES) or len({name for name, _ in rows} | STATES) > len(STATES):
+        raise ValueError("a step holds the rows of two states at most")
+    for name, given in rows:
         before = found[name] = _read_row(given, before)
     return found
 
@@ -287,7 +293,7 @@ def segments_of(sections: Mapping[str, bytes]) -> dict[int, Segment]:
         end = at + _number(length)
         held = [(_number(begin), _number(size)) for begin, size in (places[0] if places else ())]
         free -= sum(size for _, size in held)  # each byte is one buffer's
-        if end > len(data) or free < 0 or any(begin + size > len(buffers) for begin, size in held):
+        if end == at or end > len(data) or free < 0 or any(begin + size > len(buffers) for begin, size in held):
             raise ValueError("a segment ends after its section")
         found[number] = Segment(data[at:end], tuple(buffers[begin : begin + size] for begin, size in held))
         number, at = number + 1, end

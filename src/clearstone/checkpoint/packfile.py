@@ -10,16 +10,17 @@ nothing behind that one is used; what comes from the database is trusted where t
 from __future__ import annotations
 
 import contextlib
+import datetime as dt
 import json
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from clearstone import run
 from clearstone.checkpoint import container, manifests, serial, spans, trust
-from clearstone.checkpoint.sections import read_sections
+from clearstone.checkpoint.sections import FREELY, read_sections
 from clearstone.checkpoint.signing import strangers
 from clearstone.errors import CheckpointDamagedError, CheckpointNotFoundError, StoreError, TraceNotFoundError
-from clearstone.span import Trace
+from clearstone.span import Span, Trace
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -34,6 +35,9 @@ WITH_WHAT_FOLLOWED = frozenset({"entry", "unfinished"})
 """Checkpoints of calls that go on behind them: their trace holds what came later too, for a replay to serve."""
 
 SECTIONS = serial.SECTIONS | {"store"}
+
+MOST_READ = 100
+"""So many times its size, or that of a small file's largest section, is read of a file at most."""
 
 _LARGE = frozenset({"trace", "payloads", *manifests.SECTIONS})
 """Sections that are read where they are used."""
@@ -77,6 +81,7 @@ class PackFile:
         self._segments_of: set[int] = set()
         self._traces: dict[int, Trace] = {}
         self._stored: dict[bytes, Trace] = {}
+        self._read = 0
 
     @property
     def digest(self) -> bytes:
@@ -147,7 +152,11 @@ class PackFile:
         return self._sections(number, {name})[name]
 
     def _sections(self, number: int, names: set[str]) -> dict[str, bytes]:
-        return read_sections(self._file, self.headers[number], SECTIONS, names)
+        found = read_sections(self._file, self.headers[number], SECTIONS, names)
+        self._read += sum(map(len, found.values()))
+        if self._read > MOST_READ * max(FREELY, self.headers[-1].after):
+            raise CheckpointDamagedError(f"{self._path} would unpack to more than a checkpoint is worth")
+        return found
 
     # --- the states --------------------------------------------------------------------------------------------------
 
@@ -194,11 +203,20 @@ class PackFile:
             self._stored[store] = stored_trace(self._path, trace_id, store)
         strange = strangers(self._stored[store])
         whole = self._told_until(trace_id, last).merged(self._stored[store])
+        if whole.span(content["span_id"]) is None:
+            whole = whole.merged(self._own(content))
         if content["summary"]["moment"] not in WITH_WHAT_FOLLOWED:
             own = whole.span(content["span_id"])
             whole = whole.until(max(content["summary"]["created_ns"], (own and own.end_ns) or 0))
         why = f"has {strange} value(s) in its trace database that were not recorded under a key this machine trusts"
         return whole, why if strange else ""
+
+    def _own(self, content: dict[str, Any]) -> Trace:
+        """Return a trace of the step's own span alone, where its database is gone or a stranger's."""
+        summary, trace_id = content["summary"], content["summary"]["trace_id"]
+        site = content["call"][0] if "call" in content else ""
+        started = min(summary["created_ns"], _nanoseconds(content["timestamp"]))
+        return Trace(trace_id, (Span(trace_id, content["span_id"], None, summary["span_name"], started, site=site),))
 
     def _told_until(self, trace_id: str, last: int) -> Trace:
         """Return what the steps up to one say of the trace."""
@@ -210,6 +228,10 @@ class PackFile:
                 trace = trace.merged(spans.unpack(trace_id, parts["trace"], parts["payloads"]))
         self._traces[last] = trace
         return trace
+
+
+def _nanoseconds(timestamp: str) -> int:
+    return int(dt.datetime.fromisoformat(timestamp).timestamp() * 1e9)
 
 
 def stored_trace(path: Path, trace_id: str, told: bytes) -> Trace:

@@ -38,8 +38,9 @@ if TYPE_CHECKING:
     from clearstone.codec.keys import Key
 
 SUFFIX = ".pack"
-MOST_KNOWN = 256
-"""Files whose next step is written as a difference from the last; a trace that comes again later gets another file."""
+MOST_KNOWN = 16
+"""Files whose next step is written as a difference from the last, which they hold: a trace that comes again later gets
+another file. Those that a step will be dropped from stay."""
 
 MOST_FILES = 1000
 """Of one trace: each process that has a part in it makes one."""
@@ -81,6 +82,7 @@ class Pack:
         self._size = self._steps = self._base = 0
         self._held: dict[tuple[str, bytes], int] = {}
         self._ended: set[str] = set()
+        self.waiting: set[str] = set()  # ids of checkpoints that are there until their call ends
         self.live: dict[str, int] = {}
         """The numbers of steps that were not dropped, by the ids of their checkpoints."""
 
@@ -164,7 +166,7 @@ class Pack:
         except BaseException:
             fresh.path.unlink(missing_ok=True)
             raise
-        fresh.path = self.path
+        fresh.path, fresh.waiting = self.path, self.waiting
         return fresh
 
     def _require_own(self, found: PackFile) -> None:
@@ -202,7 +204,9 @@ class Pack:
         return (self.key or found) if found.secret else found
 
     def _numbers(self, ids: Iterable[str]) -> list[int]:
-        return [self.live.pop(each) for each in ids if each in self.live]
+        found = [(each, self.live.pop(each)) for each in ids if each in self.live]
+        self.waiting.difference_update(each for each, _ in found)
+        return [number for _, number in found]
 
     def _untold(self, trace: Trace) -> Trace:
         """Return the spans that no step has as they are now."""
@@ -282,8 +286,9 @@ def pack_of(folder: Path, trace_id: str) -> Pack:
             _open.move_to_end((folder, trace_id))
             return known
         pack = _open[folder, trace_id] = _made(folder, trace_id)
-        while len(_open) > MOST_KNOWN:
-            _open.popitem(last=False)
+        idle = [key for key, each in _open.items() if not each.waiting and each is not pack]
+        for key in idle[: max(0, len(_open) - MOST_KNOWN)]:
+            del _open[key]
         return pack
 
 

@@ -28,6 +28,9 @@ if TYPE_CHECKING:
     from clearstone.span import Failure, Payload, Span
 
 REASON = "it is no plain data, and only that was asked for"
+DEEPEST = 100
+"""What is in more containers than that is left out: going there would meet the recursion limit."""
+
 MISSING = f"{Missing.__module__}:{Missing.__qualname__}"
 
 
@@ -70,13 +73,16 @@ class _Reading:
     def __init__(self) -> None:
         self.made: dict[int, Any] = {}
         self.missing: list[MissingMember] = []
+        self._depth = 0
 
     def value(self, node: Node, path: str) -> Any:
         """Return the value of a node, which is found at `path`."""
         if type(node) in LEAVES:
             return node
         if id(node) not in self.made:
-            self.made[id(node)] = self._made(node, path)
+            self._depth += 1
+            self.made[id(node)] = self._made(node, path) if self._depth < DEEPEST else self._left_out(node, path)
+            self._depth -= 1
         return self.made[id(node)]
 
     def _made(self, node: Any, path: str) -> Any:
@@ -97,7 +103,7 @@ class _Reading:
     def _pair(self, key: Node, each: Node, path: str) -> dict[Any, Any]:
         plain = self._key(key.value if type(key) is Key else key)
         if plain is not _NONE:
-            return {plain: self.value(each, f"{path}[{plain!r}]")}
+            return {plain: self.value(each, f"{path}[{payload.safe_repr(plain)}]")}
         self._left_out(key, f"{path}[...]")
         return {}
 

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from clearstone import notice, run
 from clearstone.checkpoint import budget, keeping, seen, state
-from clearstone.checkpoint.budget import MOST_CALLS, Kept
+from clearstone.checkpoint.budget import Kept
 from clearstone.checkpoint.frames import frames_of
 from clearstone.checkpoint.manager import new_checkpoint
 from clearstone.checkpoint.model import EarlierCall, TakenCall
@@ -113,19 +113,45 @@ def _from_kept(entry: Entry, call: OpenSpan) -> Entry:
         budget.ledger.say_once(entry.site, entry.schedule.budget)
         if not call.is_outermost:
             return replace(entry, due=False, durable="", problem="the time budget left no room for it")
-        kept = taker.kept if taker.kept is not None and len(taker.kept.calls) < MOST_CALLS else None
+        kept = taker.kept if taker.kept is not None and taker.kept.can_be_made_again else None
     if kept is None:
         begun, now = perf_counter_ns(), random.getstate()
+        if call.is_outermost:
+            taker.kept = None  # if it cannot be taken, this call is one that no replay makes again
         kept = Kept(_take(entry.agent, call, at_entry=True), entry.taken_ns, now)
         taker.cost_ns = budget.ledger.spend(begun)
         taker.kept = kept if call.is_outermost else taker.kept
-    earlier = tuple(kept.calls)
-    given = call.given()
-    if given is None:
-        taker.kept = None  # no replay could make this call again
-    elif call.is_outermost:
-        kept.calls.append((call.trace_id, EarlierCall(entry.site.rpartition(".")[2], given, call.span_id)))
+    earlier = tuple((each.trace_id, told) for each, told in kept.calls)
+    if call.is_outermost:
+        told = _as_earlier(entry, call)
+        if told is None:
+            taker.kept = None  # no replay could make this call again
+        else:
+            kept.calls.append((call, told))
     return replace(entry, taken=kept.taken, taken_ns=kept.taken_ns, random_state=kept.random_state, earlier=earlier)
+
+
+def _as_earlier(entry: Entry, call: OpenSpan) -> EarlierCall | None:
+    """Return a call as a later one's replay makes it; None where it cannot: by name, with all its arguments."""
+    method, given = entry.site.rpartition(".")[2], call.given()
+    site = run.site_of(getattr(type(entry.agent), method, None))
+    if given is None or b"Unpicklable" in given.data or site is None or site.key != entry.site:
+        return None
+    return EarlierCall(method, given, call.span_id)
+
+
+def at_inner_call(call: OpenSpan, agent: Any) -> None:
+    """Note a boundary's call that is not the outermost: it may change an agent that none of those above is bound to.
+
+    Such a call is recorded nowhere as one of that agent's, so what comes later must not start from before it.
+    """
+    span: Any = call
+    while span is not None:
+        entry = getattr(span, "entry", None)
+        if getattr(entry, "agent", None) is agent:
+            return
+        span = getattr(span, "parent", None)
+    taker_of(agent).kept = None
 
 
 def save_entry(entry: Entry, call: OpenSpan) -> None:
@@ -172,12 +198,20 @@ def _save_due(entry: Entry, call: OpenSpan, moment: Moment, **more: Any) -> None
         if moment == "unfinished":
             keeping.save(checkpoint, call, knows_trace=whole)
             return
-        path = keeping.save(checkpoint, call, knows_trace=whole, mark=mark, keep=schedule.keep, sync=moment == "signal")
+        path = keeping.save(
+            checkpoint, call, knows_trace=whole, mark=mark, keep=_keep(schedule, moment), sync=moment == "signal"
+        )
         if moment == "exit" and schedule.keep_runs:
             keeping.keep_newest(mark, path, checkpoint.checkpoint_id, schedule.keep_runs)
     except Exception as problem:
         when = "entry" if moment == "unfinished" else moment
         notice.say(f"no checkpoint at the {when} of {entry.site}: {type(problem).__name__}: {problem}")
+
+
+def _keep(schedule: Schedule, moment: Moment) -> int | None:
+    """Return how many of a kind are kept in one trace."""
+    runs = schedule.keep_runs if moment == "exit" and schedule.on not in {"exit", "always"} else None
+    return min((each for each in (schedule.keep, runs) if each), default=None)
 
 
 def _on_class(site: Site, cls: type) -> str:
@@ -246,8 +280,10 @@ def _checkpoint(entry: Entry, call: OpenSpan, mark: str, *, knows_trace: bool = 
     """Return a checkpoint of a call; its id begins with `mark`, by which others of its kind are found."""
     span = call.snapshot()
     trace = keeping.trace_of(call, span, knows_trace=knows_trace)
-    for trace_id, each in entry.earlier:
-        trace = trace.merged(call.trace_so_far(trace_id).subtree(each.span_id))
+    for trace_id in dict.fromkeys(trace_id for trace_id, _ in entry.earlier):
+        found = trace if trace_id == trace.trace_id and knows_trace else call.trace_so_far(trace_id)
+        for of, each in entry.earlier:
+            trace = trace.merged(found.subtree(each.span_id)) if of == trace_id else trace
     method = span.site.rpartition(".")[2] if entry.agent is not None else ""
     return new_checkpoint(
         entry.agent,

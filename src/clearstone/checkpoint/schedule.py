@@ -1,6 +1,6 @@
 """When checkpoints are saved of calls that do not fail: what `@checkpointable` is told, and whether a call is due.
 
-Invariant: a failure is always saved; a schedule only adds to that.
+Invariant: a failure of an outermost call is always saved; a schedule only adds to that.
 """
 
 from __future__ import annotations

@@ -25,8 +25,8 @@ ALIGNMENT = 64
 SMALLEST_COMPRESSED, TRIED = 256, 1 << 16
 """A section of fewer bytes is stored as it is; of a larger one so many bytes are compressed to see whether it helps."""
 
-FREELY, MOST_TIMES = 64 << 20, 1000
-"""A section of more bytes is not packed to less than a thousandth: a small file must not unpack to all of memory."""
+FREELY, MOST_TIMES = 64 << 20, 100
+"""A section of more bytes is not packed to less than a hundredth: a small file must not unpack to all of memory."""
 
 
 class Listed(NamedTuple):
@@ -99,6 +99,8 @@ def read_sections(
     path = header.path
     try:
         listed = [Listed(*each) for each in header.content["sections"]]
+        if len({each.name for each in listed}) < len(listed):
+            raise damaged(path, "lists a section twice")
         sections, at = {}, header.end
         for each in listed:
             if known is not None and each.name not in known and each.critical:

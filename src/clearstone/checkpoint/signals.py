@@ -24,6 +24,7 @@ ENDING = ("SIGTERM", "SIGINT", "SIGHUP", "SIGQUIT")
 """Signals whose default ends the process as it should; with any other, saving is all that was asked for."""
 
 _before: dict[int, Any] = {}
+_saving = False
 
 
 def follow(names: Iterable[str]) -> None:
@@ -38,9 +39,11 @@ def follow(names: Iterable[str]) -> None:
     numbers = {_number(name): name for name in ([names] if isinstance(names, str) else names)}
     try:
         for number in [each for each in _before if each not in numbers]:
-            signal.signal(number, _before.pop(number))
+            before = _before.pop(number)
+            if signal.getsignal(number) is _came:  # else somebody has another handler there by now
+                signal.signal(number, before)
         for number in numbers:
-            if number not in _before:
+            if signal.getsignal(number) is not _came:
                 _before[number] = signal.signal(number, _came)
     except (ValueError, OSError) as error:
         raise ConfigurationError(f"signals={tuple(numbers.values())!r}: {error}") from error
@@ -54,11 +57,16 @@ def _number(name: str) -> int:
 
 
 def _came(number: int, frame: FrameType | None) -> None:
+    global _saving  # noqa: PLW0603 - one main thread
     name = signal.Signals(number).name
-    try:
-        _save_all(name, frame)
-    except Exception as problem:
-        notice.say(f"no checkpoint at {name}: {type(problem).__name__}: {problem}")
+    if not _saving:  # else it came while one before it was answered
+        _saving = True
+        try:
+            _save_all(name, frame)
+        except Exception as problem:
+            notice.say(f"no checkpoint at {name}: {type(problem).__name__}: {problem}")
+        finally:
+            _saving = False
     _go_on(number, frame, name)
 
 
@@ -66,9 +74,10 @@ def _save_all(name: str, frame: FrameType | None) -> None:
     from clearstone.checkpoint import policy
     from clearstone.checkpoint.frames import frames_above
 
-    calls: list[Any] = [each for each in run.open_spans() if _entry(each) is not None]
-    for call in calls:
-        policy.at_signal(_entry(call), call, name, frames_above(frame))
+    # an entry is asked for once: another thread's call may end at any time
+    calls = [(call, entry) for call in run.open_spans() if (entry := _entry(call)) is not None]
+    for call, entry in calls:
+        policy.at_signal(entry, call, name, frames_above(frame))
     said = f"{len(calls)} checkpoint(s) saved; next: clearstone debug latest"
     notice.say(f"{name}: {said if calls else 'no @checkpointable call runs'}")
 

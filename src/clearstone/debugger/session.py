@@ -103,6 +103,7 @@ class ReplayEngine:
         self._source = Source(checkpoint, code)
         self._trace = _scope(checkpoint, trace_store)
         self._served = self._unused = 0
+        self._agent: Any = None
         self._changes: tuple[Change, ...] = ()
         self.told: BaseException | None = None
 
@@ -215,7 +216,7 @@ class ReplayEngine:
         if not isinstance(function, str):
             raise ConfigurationError(f"{function!r} is no method name; the first positional argument must be one")
         method = self._method(function)
-        return _Call(method, args, kwargs, self._earlier(method))
+        return _Call(method, args, kwargs, self._earlier())
 
     def _failed_call(self, kwargs: dict[str, Any]) -> _Call:
         call = self._checkpoint.call
@@ -236,16 +237,16 @@ class ReplayEngine:
                 f"to have others."
             )
         function = self._method(call.method) if call.method else self._source.function(call.site)
-        return _Call(function, args, recorded, self._earlier(function))
+        return _Call(function, args, recorded, self._earlier())
 
-    def _earlier(self, method: Any) -> tuple[_Earlier, ...]:
+    def _earlier(self) -> tuple[_Earlier, ...]:
         """Return the calls to make first, where the state is from before of an earlier call (see `Checkpoint`)."""
         found = []
         for each in self._checkpoint.earlier:
             args, kwargs = load_arguments(each.input)
             span = self._trace.span(each.span_id)
             failed = span is not None and span.outcome is not None and span.outcome.kind == "raised"
-            found.append(_Earlier(_Call(getattr(method.__self__, each.method), args, kwargs), failed))
+            found.append(_Earlier(_Call(getattr(self._agent, each.method), args, kwargs), failed))
         if found:
             told = "the time budget left no room for a snapshot at its entry"
             self._source.notes.append(f"{len(found)} earlier call(s) on the agent are made again first: {told}.")
@@ -255,7 +256,7 @@ class ReplayEngine:
         if not self._checkpoint.agent_class_name:
             return self._function(name)
         agent = state.restore(self._source.agent_class(), self._checkpoint.state)
-        method = getattr(agent, name, None)
+        self._agent, method = agent, getattr(agent, name, None)
         if not callable(method):
             raise TargetError(_no_such_method(agent, name))
         return method

@@ -73,6 +73,9 @@ class LiveSpan(Identified):
     """Of a trace's first span: the providers that spans below it record into, beside its own."""
 
     started = 0
+    was_left = False
+    """Whether an exception that is no `Exception` ended it."""
+
     inherited = False
     plain = True
     """Whether nothing but an output is there to be said of its end."""
@@ -213,6 +216,7 @@ class LiveSpan(Identified):
     def fail(self, error: BaseException) -> None:
         """Record that `error` ended the span. OpenTelemetry has no status for what was cancelled: the words say it."""
         told = self.failure = dump_exception(error)
+        self.was_left = not isinstance(error, Exception)
         if _is_cancelled(error):
             self.set_status(StatusCode.ERROR, f"cancelled: {told.message}" if told.message else "cancelled")
         else:

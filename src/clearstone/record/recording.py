@@ -212,8 +212,13 @@ class RecordedCall(LiveSpan):
         if site.attributes:
             self.set_attributes(dict(site.attributes))
             parts = self._attribute_part()
-        if site.boundary and self._begins_a_boundary(instance):
-            self.entry = True  # taken after the start is recorded
+        if site.boundary:
+            if self._begins_a_boundary(instance):
+                self.entry = True  # taken after the start is recorded
+            elif instance is not None:
+                from clearstone.checkpoint import policy
+
+                policy.at_inner_call(self, instance)
         if instance is not None or site.record_effects:
             parts += self._watch(instance, args, kwargs)
         return parts
