@@ -2,6 +2,8 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+# One more than there are processors: many tests wait for a process of their own, or for the disk.
+WORKERS ?= $(shell expr $$(getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2) + 1)
 RESULTS := benchmarks/.results
 FASTER := clearstone,clearstone-idle,clearstone-disabled,bare-prototype,agentcassette,opentelemetry
 
@@ -28,11 +30,11 @@ layers: $(VENV)/.dev
 	$(BIN)/lint-imports
 
 test tests: $(VENV)/.dev  ## the tests
-	$(BIN)/python -m pytest -n auto
+	$(BIN)/python -m pytest -n $(WORKERS)
 
 coverage: $(VENV)/.dev  ## which lines and branches the tests come to, those of their child processes included
 	$(BIN)/python -m coverage erase
-	$(BIN)/python -m coverage run -m pytest -n auto
+	$(BIN)/python -m coverage run -m pytest -n $(WORKERS)
 	$(BIN)/python -m coverage combine -q
 	$(BIN)/python -m coverage report
 

@@ -7,6 +7,7 @@ import concurrent.futures
 import json
 import os
 import random
+import signal
 import subprocess
 import sys
 from dataclasses import replace
@@ -525,6 +526,69 @@ def test_a_signal_handler_that_interrupts_a_step_is_told_and_the_step_is_whole(
         patch.setattr(os, "write", interrupted)
         pack.append(made, trace=None)
     assert loading.load(pack.path).agent_state["n"] == 1
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGUSR2"), reason="signals of POSIX")
+def test_a_signal_in_the_middle_of_a_step_is_saved_in_a_file_of_its_own(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    @checkpointable(on="entry")
+    class Interrupted(Agent):
+        def go(self) -> str:
+            return look("a")
+
+    write, came = os.write, list[bool]()
+
+    def interrupting(descriptor: int, data: Any) -> int:
+        if not came:
+            came.append(True)
+            signal.raise_signal(signal.SIGUSR2)
+        return write(descriptor, data)
+
+    configure(signals=["SIGUSR2"])
+    try:
+        with monkeypatch.context() as patch:
+            patch.setattr(packs, "os", _With(os, write=interrupting))
+            assert Interrupted(n=1).go() == "a is there"
+    finally:
+        configure(signals=())
+    files = sorted(home.checkpoint_folder().iterdir())
+    assert [[info.moment for info in infos(path)] for path in files] == [["signal"], ["entry"]]
+    assert "SIGUSR2: 1 checkpoint(s) saved" in capsys.readouterr().err
+
+
+class _With:
+    """A module with something of it replaced."""
+
+    def __init__(self, module: Any, **replaced: Any) -> None:
+        self.__dict__.update(vars(module), **replaced)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+@pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
+def test_a_failure_in_a_child_that_was_forked_inside_a_boundary_is_saved_in_the_child() -> None:
+    @checkpointable
+    class Forking(Agent):
+        def go(self) -> int:
+            look("a")
+            self.child = os.fork()
+            if not self.child:
+                raise ValueError("in the child")
+            return os.waitstatus_to_exitcode(os.waitpid(self.child, 0)[1])
+
+    agent = Forking(child=-1)
+    try:
+        assert agent.go() == 0
+    except ValueError:
+        os._exit(0)
+    finally:
+        if agent.child == 0:
+            os._exit(1)
+    (path,) = home.checkpoint_folder().iterdir()
+    checkpoint = loading.load(path)
+    assert checkpoint.failure is not None
+    assert checkpoint.failure.message == "in the child"
+    assert checkpoint.span.name.endswith("go")
 
 
 # --- the trace -------------------------------------------------------------------------------------------------------

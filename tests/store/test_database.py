@@ -116,3 +116,12 @@ def test_emptying_the_log_waits_for_no_reader(tmp_path: Path) -> None:
         file.empty_log()
         file.shrink()
         assert count(reading) == 0
+
+
+def test_who_interrupts_a_reader_in_its_own_thread_reads_beside_it(tmp_path: Path) -> None:
+    with closing(Database(tmp_path / "traces.db")) as file, file.reading() as outer:
+        with file.reading() as inner:
+            assert inner is not outer
+            assert inner.execute("SELECT 1").fetchone() == (1,)
+        assert outer.in_transaction
+        assert outer.execute("SELECT 1").fetchone() == (1,)

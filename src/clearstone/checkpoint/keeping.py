@@ -97,6 +97,9 @@ def _appended(folder: Path, checkpoint: Checkpoint, kept: Callable[[packs.Pack],
             pack.append(checkpoint, drops=kept(pack), **more)
         except packs.PackGone:
             continue
+        except packs.PackBusy:  # this is a signal handler, and its checkpoint may be the process's last
+            pack = packs.made(folder, checkpoint.trace.trace_id)
+            pack.append(checkpoint, **more)
         if checkpoint.moment == "unfinished":
             pack.waiting.add(checkpoint.checkpoint_id)
         return pack

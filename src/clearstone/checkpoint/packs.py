@@ -57,6 +57,10 @@ class PackGone(OSError):  # noqa: N818 - no error of a user's: the next file is 
     """A pack's file was removed, replaced or altered by somebody, or written anew."""
 
 
+class PackBusy(CheckpointError):  # noqa: N818 - as `PackGone`: a file of its own is begun
+    """A signal handler interrupted this thread while it writes a step of that pack."""
+
+
 class Pack:
     """A file that this process appends to. It is opened for each step: nothing is held between them.
 
@@ -107,7 +111,7 @@ class Pack:
         Raises:
             PackGone: the file is not what was written last.
             OSError: it cannot be written; the file is as it was, and takes no further step.
-            CheckpointError: this thread is just writing another step, and a signal handler interrupted it.
+            PackBusy: this thread is just writing another step, and a signal handler interrupted it.
         """
         header, sections = serial.described(checkpoint)
         sections |= more or {}
@@ -190,7 +194,7 @@ class Pack:
             if self._is_gone:
                 raise PackGone(f"{self.path} is no more")
             if self._busy:
-                raise CheckpointError(f"{self.path} is just being written by the code that was interrupted")
+                raise PackBusy(f"{self.path} is just being written by the code that was interrupted")
             self._busy = True
             try:
                 yield
@@ -285,14 +289,19 @@ def pack_of(folder: Path, trace_id: str) -> Pack:
         if known is not None:
             _open.move_to_end((folder, trace_id))
             return known
-        pack = _open[folder, trace_id] = _made(folder, trace_id)
+        pack = _open[folder, trace_id] = made(folder, trace_id)
         idle = [key for key, each in _open.items() if not each.waiting and each is not pack]
         for key in idle[: max(0, len(_open) - MOST_KNOWN)]:
             del _open[key]
         return pack
 
 
-def _made(folder: Path, trace_id: str) -> Pack:
+def made(folder: Path, trace_id: str) -> Pack:
+    """Make a further file for checkpoints of a trace.
+
+    Raises:
+        OSError: it cannot be made.
+    """
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     for number in range(MOST_FILES):
         name = f"{trace_id}.{number}{SUFFIX}" if number else f"{trace_id}{SUFFIX}"

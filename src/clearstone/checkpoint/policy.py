@@ -29,14 +29,14 @@ from clearstone.checkpoint.schedule import ON_ERROR, Schedule, is_due, schedule_
 from clearstone.checkpoint.takers import taker_of
 from clearstone.codec.exceptions import dump_exception
 from clearstone.errors import CheckpointError
-from clearstone.span import MAIN_NAMES
+from clearstone.span import MAIN_NAMES, Trace
 
 if TYPE_CHECKING:
     from clearstone.checkpoint.fingerprints import Fingerprint
     from clearstone.checkpoint.frames import Frame
     from clearstone.checkpoint.model import Checkpoint, Moment
     from clearstone.run import OpenSpan
-    from clearstone.span import Payload, Site, Span, Trace
+    from clearstone.span import Payload, Site, Span
 
 KEPT_PER_FAILURE = 20
 """Of identical failures (same type, same raising line) the newest so many files are kept."""
@@ -280,6 +280,8 @@ def _checkpoint(entry: Entry, call: OpenSpan, mark: str, *, knows_trace: bool = 
     """Return a checkpoint of a call; its id begins with `mark`, by which others of its kind are found."""
     span = call.snapshot()
     trace = keeping.trace_of(call, span, knows_trace=knows_trace)
+    if trace.span(span.span_id) is None:  # in a forked child: the span is its parent's
+        trace = trace.merged(Trace(trace.trace_id, (span,)))
     for trace_id in dict.fromkeys(trace_id for trace_id, _ in entry.earlier):
         found = trace if trace_id == trace.trace_id and knows_trace else call.trace_so_far(trace_id)
         for of, each in entry.earlier:

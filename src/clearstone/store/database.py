@@ -87,7 +87,8 @@ class Database:
     def reading(self, *, waiting: bool = False) -> Iterator[sqlite3.Connection]:
         """Read one state of the file, whatever is written meanwhile.
 
-        Beside a writer that waits for another process it is read on a connection of its own, for the moment.
+        Beside a writer that waits for another process it is read on a connection of its own, for the moment; so it is
+        in a signal handler that has interrupted who uses the first one in this thread.
 
         Args:
             waiting: True to wait for the connection that is written through, instead.
@@ -97,11 +98,13 @@ class Database:
         """
         if self._lock.acquire(blocking=waiting):
             try:
-                with self.using() as db, _snapshot(db):
-                    yield db
+                with self.using() as db:
+                    if not db.in_transaction:
+                        with _snapshot(db):
+                            yield db
+                        return
             finally:
                 self._lock.release()
-            return
         with self.apart() as db:
             yield db
 
