@@ -85,7 +85,7 @@ def checkpoints(raw: Raw, path: Path) -> None:
         if len(sizes) < 2:
             continue
         at = [int(size) for size in sizes]
-        steps = [1000 * statistics.median(statistics.median(each["seconds"]) for each in of) for of in sizes.values()]
+        steps = [1000 * statistics.median(each["seconds"] for each in of) for of in sizes.values()]
         time.plot(at, steps, marker="o", label=name, color=COLOURS[place % len(COLOURS)])
         if all("bytes" in of[0] for of in sizes.values()):
             kilobytes = [statistics.median(each["bytes"] for each in of) / 1000 for of in sizes.values()]

@@ -3,6 +3,7 @@ the file, what it gives is one of them or an error."""
 
 from __future__ import annotations
 
+import asyncio
 import concurrent.futures
 import json
 import os
@@ -11,7 +12,7 @@ import signal
 import subprocess
 import sys
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import pytest
 from hypothesis import given, settings
@@ -21,9 +22,11 @@ from tests.checkpoint.oracle import form
 from tests.checkpoint.test_manager import a_trace
 from tests.checkpoint.test_segments import message
 
-from clearstone import checkpointable, home, traced
-from clearstone.checkpoint import container, loading, manifests, packfile, packs, state, trust
-from clearstone.checkpoint.manager import CheckpointManager, infos, new_checkpoint
+from clearstone import checkpointable, home, snapshot, traced
+from clearstone.checkpoint import container, keeping, loading, manifests, packfile, packs, policy, state, trust
+from clearstone.checkpoint.making import new_checkpoint
+from clearstone.checkpoint.manager import CheckpointManager, infos
+from clearstone.checkpoint.model import Checkpoint
 from clearstone.checkpoint.packs import Pack
 from clearstone.checkpoint.sections import read_sections
 from clearstone.codec import keys
@@ -37,7 +40,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from clearstone.checkpoint.model import Checkpoint
 
 TRACE = a_trace("a" * 32)
 
@@ -169,6 +171,18 @@ def test_a_reader_goes_back_no_further_than_to_the_last_row_that_says_all(pack: 
     bases = [header.content["base"] for header in loading.headers_of(pack.path)]
     assert sorted(set(bases)) == [0, manifests.WHOLE_EVERY, 2 * manifests.WHOLE_EVERY]
     assert all(number - base < manifests.WHOLE_EVERY for number, base in enumerate(bases))
+
+
+def test_a_pack_that_holds_no_state_any_more_goes_on_without_writing_a_segment_again(pack: Pack) -> None:
+    agent = an_agent(2000)
+    for _ in range(3):
+        pack.append(taken(agent), trace=None)
+    before = pack.path.stat().st_size
+    pack.lighten()
+    agent.ms.append(message("new"))
+    pack.append(taken(agent), trace=None)
+    assert pack.path.stat().st_size - before < 3000
+    assert form(restored(loading.load(pack.path, 3))) == form(agent)
 
 
 # --- altered ---------------------------------------------------------------------------------------------------------
@@ -320,24 +334,50 @@ def bomb(pack: Pack, **sections: bytes) -> None:
     pack._write(*container.step(container.PACK_MAGIC, header, sections, keys.nobodys(), pack._digest))
 
 
-def test_steps_that_unpack_to_more_than_they_are_worth_are_refused(pack: Pack, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(packfile, "MOST_READ", 0.1)
-    for _ in range(3):
-        bomb(pack, segments=bytes(5 << 20), snapshots=b'{"first":0,"segments":[],"rows":[]}')
-    row = b'["state",{"whole":true,"containers":[],"rest":9,"step":1}]'
-    bomb(pack, snapshots=b'{"first":0,"segments":[],"rows":[' + row + b"]}", about=b"{}")
-    with pytest.raises(CheckpointDamagedError):
-        loading.load(pack.path, 3)
+def test_what_no_checkpoint_wants_of_a_file_is_not_unpacked(pack: Pack, monkeypatch: pytest.MonkeyPatch) -> None:
+    wanted = taken(Agent(n=1))
+    pack.append(wanted, trace=None)
+    for number in range(1, 30):
+        bomb(pack, segments=bytes(8 << 20), snapshots=b'{"first":%d,"segments":[[8]],"rows":[]}' % number)
+    pack.append(taken(Agent(n=2)), trace=None)
+    read = list[str]()
+    original = read_sections
+
+    def counting(file: Any, header: Any, known: Any, names: Any) -> Any:
+        found = original(file, header, known, names)
+        read.extend(name for name, data in found.items() if len(data) > 1 << 20)
+        return found
+
+    monkeypatch.setattr(packfile, "read_sections", counting)
+    assert loading.load(pack.path, 0).checkpoint_id == wanted.checkpoint_id
+    assert loading.load(pack.path, 30).agent_state == {"n": 2}
+    assert read == []
+
+
+def test_a_checkpoint_that_unpacks_to_far_more_than_its_file_is_refused(
+    pack: Pack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(packfile, "FREELY", 20 << 20)
+    for number in range(12):
+        bomb(pack, segments=bytes(8 << 20), snapshots=b'{"first":%d,"segments":[[8]],"rows":[]}' % number)
+    row = {"whole": True, "containers": [["list", 0, list(range(11)), 0]], "rest": 11, "step": 1}
+    bomb(pack, snapshots=json.dumps({"first": 12, "segments": [], "rows": [["state", row]]}).encode())
+    with container.opened(pack.path) as file:
+        found = packfile.PackFile(pack.path, file)
+        with pytest.raises(CheckpointDamagedError, match="unpacks to more than"):
+            found._snapshots(12)
 
 
 def test_more_rows_than_a_step_has_states_and_empty_segments_are_refused() -> None:
     row = {"whole": True, "containers": [], "rest": 0, "step": 1}
     rows = json.dumps({"first": 0, "segments": [[1]], "rows": [["state", row], ["state", row], ["other", row]]})
     with pytest.raises(ValueError, match="two states at most"):
-        manifests.rows_of({"snapshots": rows.encode()})
-    table = json.dumps({"first": 0, "segments": [[0]] * 3, "rows": []})
+        manifests.table_of(rows.encode())
+    table = manifests.table_of(json.dumps({"first": 0, "segments": [[0]] * 3, "rows": []}).encode())
     with pytest.raises(ValueError, match="ends after its section"):
-        manifests.segments_of({"snapshots": table.encode(), "segments": b"", "buffers": b""})
+        manifests.segments_of(table, {"segments": b"", "buffers": b""}, range(3))
+    with pytest.raises(ValueError, match="a table of"):
+        manifests.table_of(bytes(manifests.LARGEST_TABLE + 1))
 
 
 def test_a_step_whose_database_is_gone_can_be_looked_at() -> None:
@@ -363,7 +403,7 @@ def test_a_step_whose_database_is_gone_can_be_looked_at() -> None:
 
 def test_dropped_steps_are_not_listed_and_the_others_are_whole(pack: Pack) -> None:
     made = a_pack(pack, 4)
-    assert not pack.drop([made[0].checkpoint_id, made[2].checkpoint_id])
+    pack.drop([made[0].checkpoint_id, made[2].checkpoint_id])
     assert [info.step for info in infos(pack.path)] == [1, 3]
     assert loading.load(pack.path).checkpoint_id == made[3].checkpoint_id
     assert form(restored(loading.load(pack.path, 1))) == form(restored(made[1]))
@@ -373,7 +413,7 @@ def test_dropped_steps_are_not_listed_and_the_others_are_whole(pack: Pack) -> No
 
 def test_a_file_whose_last_step_is_dropped_is_gone(pack: Pack) -> None:
     made = a_pack(pack, 2)
-    assert pack.drop(each.checkpoint_id for each in made)
+    pack.drop(each.checkpoint_id for each in made)
     assert not pack.path.exists()
 
 
@@ -443,7 +483,7 @@ def saved_of(trace_of: Callable[[Agent], object]) -> list[list[int]]:
 
     Counting(n=-1).run()
     files = sorted(home.checkpoint_folder().iterdir())
-    return [[loading.load(path, info.step).agent_state["n"] for info in infos(path)] for path in files]
+    return [[each.agent_state["n"] for each in loading.all_of(path) if isinstance(each, Checkpoint)] for path in files]
 
 
 def removed(_: Agent) -> None:
@@ -456,7 +496,17 @@ def cut(_: Agent) -> None:
     path.write_bytes(path.read_bytes()[:-1])
 
 
-@pytest.mark.parametrize(("done", "files"), [(removed, 1), (cut, 2)], ids=["removed", "cut"])
+def turned(_: Agent) -> None:
+    """Change a byte, and leave the length as it is."""
+    (path,) = home.checkpoint_folder().iterdir()
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(data)
+
+
+@pytest.mark.parametrize(
+    ("done", "files"), [(removed, 1), (cut, 2), (turned, 2)], ids=["removed", "cut", "with another byte"]
+)
 def test_a_file_that_somebody_took_or_altered_meanwhile_gets_no_further_step_and_another_is_begun(
     done: Any, files: int
 ) -> None:
@@ -476,6 +526,81 @@ def test_what_somebody_put_in_the_place_of_a_file_is_not_signed_when_that_is_wri
         pack.written_anew()
     assert pack.path.read_bytes() == data
     assert given_by(pack.path) == {}
+
+
+def test_many_calls_at_once_that_are_on_the_disk_while_they_run_leave_nothing() -> None:
+    @checkpointable(entry="durable", budget=None)
+    class Waiting(Agent):
+        async def go(self, all_began: asyncio.Event, number: int) -> None:
+            if number == 59:
+                all_began.set()
+            await all_began.wait()
+
+    async def all_of_them() -> None:
+        event = asyncio.Event()
+        await asyncio.gather(*(Waiting(n=0).go(event, number) for number in range(60)))
+
+    asyncio.run(all_of_them())
+    assert list(home.checkpoint_folder().iterdir()) == []
+
+
+def test_after_a_full_disk_what_is_there_while_a_call_runs_goes_with_it(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    @checkpointable(entry="durable", budget=None)
+    class Full(Agent):
+        def go(self) -> None:
+            snapshot("before")
+            with monkeypatch.context() as patch:
+                patch.setattr(packs, "os", _With(os, write=full))
+                with pytest.raises(CheckpointError, match="No space"):
+                    snapshot("never")
+            snapshot("after")
+
+    def full(*_: Any) -> NoReturn:
+        raise OSError(28, "No space left on device")
+
+    Full(n=1).go()
+    found = [info for path in home.checkpoint_folder().iterdir() for info in infos(path)]
+    assert sorted((info.moment, info.metadata["label"]) for info in found) == [("made", "after"), ("made", "before")]
+
+
+def test_a_run_that_failed_in_two_ways_goes_when_both_are_too_old(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(keeping, "KEPT_PER_FAILURE", 3)
+    monkeypatch.setattr(policy, "KEPT_PER_FAILURE", 3)
+
+    @checkpointable
+    class Failing(Agent):
+        def one(self) -> None:
+            raise ValueError("one")
+
+        def two(self) -> None:
+            raise ValueError("two")
+
+    @traced
+    def run() -> None:
+        for fail in (Failing(n=1).one, Failing(n=1).two):
+            with pytest.raises(ValueError, match=r"one|two"):
+                fail()
+
+    for _ in range(8):
+        run()
+    assert len(list(home.checkpoint_folder().iterdir())) == 3
+
+
+@pytest.mark.parametrize("how", ["snapshot", "by hand"])
+def test_a_checkpoint_made_on_purpose_says_what_the_code_was_too(how: str, tmp_path: Path) -> None:
+    @checkpointable
+    class Saved(Agent):
+        def go(self) -> str | None:
+            return snapshot("here") if how == "snapshot" else None
+
+    made = Saved(n=1).go()
+    manager = CheckpointManager(tmp_path)
+    if made is None:
+        path = manager.save_checkpoint(manager.create_checkpoint(Saved(n=1), TRACE, TRACE.spans[0].span_id))
+    found = manager.load_checkpoint(made or path)
+    assert any(each.name.endswith("Saved") for each in found.code)
 
 
 def test_many_traces_at_once_in_many_threads_each_have_one_file() -> None:

@@ -19,7 +19,7 @@ import pytest
 
 import clearstone
 from clearstone import checkpointable, home, run, traced
-from clearstone.checkpoint import packs, policy, state
+from clearstone.checkpoint import keeping, packs, state
 from clearstone.checkpoint.manager import CheckpointManager
 from clearstone.codec import payload
 from clearstone.codec.exceptions import load_exception
@@ -683,7 +683,7 @@ def test_of_identical_failures_the_newest_twenty_are_kept_and_all_are_counted() 
     for n in range(25):
         failing(Lines(n).go, 1)
     found = saved()
-    assert policy.KEPT_PER_FAILURE == 20
+    assert keeping.KEPT_PER_FAILURE == 20
     assert [checkpoint.agent_state["n"] for checkpoint in found] == list(range(24, 4, -1))
     assert [checkpoint.occurrences for checkpoint in found] == list(range(25, 5, -1))
 

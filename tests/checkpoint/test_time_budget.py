@@ -240,6 +240,34 @@ def test_what_no_replay_could_make_again_is_followed_by_a_snapshot(between: Any)
         ReplayEngine(checkpoint).replay_from_checkpoint()
 
 
+def test_a_call_is_not_saved_at_its_exit_while_there_is_no_room(capsys: pytest.CaptureFixture[str]) -> None:
+    @checkpointable(on="exit", budget=0)
+    class Ending(_Agent):
+        pass
+
+    agent = Ending()
+    for _ in range(3):
+        agent.ask("a")
+    assert CheckpointManager(home.checkpoint_folder()).list_checkpoints() == []
+    assert "snapshots take more than" in capsys.readouterr().err
+
+
+def test_a_call_that_is_saved_at_its_entry_takes_the_earlier_calls_from_the_database() -> None:
+    @checkpointable(on="entry", budget=0)
+    class Entering(_Agent):
+        pass
+
+    agent = Entering()
+    for question in "abc":
+        agent.ask(question)
+    last = CheckpointManager(home.checkpoint_folder()).list_checkpoints()[0]
+    checkpoint = CheckpointManager().load_checkpoint(last.checkpoint_id)
+    assert len(checkpoint.earlier) == 2
+    live, engine = list(LIVE), ReplayEngine(checkpoint)
+    assert engine.replay_from_checkpoint() == "answer 3 to c"
+    assert (live, engine.served) == (LIVE, 3)
+
+
 def test_a_saved_file_holds_the_earlier_calls_too(tmp_path: Path) -> None:
     told = failing(Agent(), "a", "b", "c")
     path = CheckpointManager(tmp_path).save_checkpoint(the_saved(), "alone.ckpt")

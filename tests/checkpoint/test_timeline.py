@@ -12,7 +12,8 @@ from tests.checkpoint.test_manager import a_checkpoint, a_trace
 
 from clearstone import checkpointable, run, snapshot, traced
 from clearstone.checkpoint import state
-from clearstone.checkpoint.manager import CheckpointManager, new_checkpoint
+from clearstone.checkpoint.making import new_checkpoint
+from clearstone.checkpoint.manager import CheckpointManager
 from clearstone.checkpoint.packs import Pack
 from clearstone.codec.keys import Key
 from clearstone.errors import CheckpointError, ConfigurationError, StateError, UntrustedCheckpointError

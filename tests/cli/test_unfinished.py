@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from clearstone import checkpointable, configure, home
+from clearstone import checkpointable, checkpoints, configure, home
+from clearstone.checkpoint.loading import load
 from clearstone.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -156,6 +157,49 @@ def test_a_handler_that_was_there_before_is_called_and_comes_back_when_no_signal
     finally:
         configure(signals=())
         signal.signal(signal.SIGUSR2, original)
+
+
+def test_a_call_of_another_thread_is_saved_without_the_frames_that_were_interrupted_here() -> None:
+    began, ended = threading.Event(), threading.Event()
+
+    @checkpointable
+    def elsewhere() -> None:
+        began.set()
+        ended.wait()
+
+    @checkpointable
+    def here() -> None:
+        began.wait()
+        signal.raise_signal(signal.SIGUSR2)
+        ended.set()
+
+    configure(signals=["SIGUSR2"])
+    try:
+        thread = threading.Thread(target=elsewhere)
+        thread.start()
+        here()
+        thread.join()
+    finally:
+        configure(signals=())
+    found = [load(info.path, info.step) for info in checkpoints()]
+    assert {each.span.name.rpartition(".")[2]: bool(each.stack) for each in found} == {"elsewhere": False, "here": True}
+
+
+def test_a_signal_that_saves_nothing_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    @checkpointable
+    def go() -> None:
+        signal.raise_signal(signal.SIGUSR2)
+
+    (tmp_path / "a file").touch()
+    configure(signals=["SIGUSR2"])
+    try:
+        monkeypatch.setattr(home, "checkpoint_folder", lambda: tmp_path / "a file" / "checkpoints")
+        go()
+    finally:
+        configure(signals=())
+    assert "clearstone: SIGUSR2: no checkpoint was saved" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("name", ["SIGNOTHING", "usr1", "SIGKILL", 10])

@@ -5,9 +5,12 @@ with, so that short programs and rare calls never meet the limit. An outermost c
 snapshot of its agent: it starts from the last one, and the calls on that agent since are remembered, so that a replay
 can make them again first. After so many of them a snapshot is taken whatever it costs.
 
+A call that is due at its exit is not saved there while there is no room. What writing to the disk takes is not counted:
+only what was asked for is written.
+
 Invariant: an outermost call is never without a state because of its costs; one inside another goes without, and the
-other has its own. What changed the agent between those calls, other than
-they, is not seen; the checkpoint names the calls.
+other has its own. What changed the agent between those calls, other than they, is not seen; the checkpoint names the
+calls.
 
 Refused: a limit for each snapshot (a large state would never be saved, and a small one a thousand times a second).
 """

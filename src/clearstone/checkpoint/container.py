@@ -119,15 +119,7 @@ def write(path: Path, header: Mapping[str, Any], sections: Mapping[str, bytes], 
     Raises:
         OSError: nothing was left behind.
     """
-    write_whole(path, step(MAGIC, header, sections, key)[1])
-
-
-def write_whole(path: Path, parts: Iterable[bytes]) -> None:
-    """Write these parts as a file, or nothing. An existing file is replaced.
-
-    Raises:
-        OSError: nothing was left behind.
-    """
+    _, parts = step(MAGIC, header, sections, key)
     temporary = path.with_name(f".{path.name}.{os.urandom(4).hex()}.tmp")
     try:
         _write_synced(temporary, parts)

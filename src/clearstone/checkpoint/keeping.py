@@ -15,19 +15,23 @@ from typing import TYPE_CHECKING, Any
 
 from clearstone import home
 from clearstone.checkpoint import loading, packfile, packs, seen
+from clearstone.checkpoint.seen import Sighting
 from clearstone.errors import CheckpointError
 from clearstone.span import Trace
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection
     from pathlib import Path
 
+    from clearstone.checkpoint.container import Header
     from clearstone.checkpoint.model import Checkpoint
     from clearstone.run import OpenSpan
     from clearstone.span import Span
 
 
 ATTEMPTS = 3
+
+KEPT_PER_FAILURE = 20
+"""Of identical failures (same type, same raising line) the newest so many are kept."""
 
 
 def trace_of(call: OpenSpan, span: Span, *, knows_trace: bool) -> Trace:
@@ -44,7 +48,6 @@ def save(
     knows_trace: bool = True,
     mark: str = "",
     keep: int | None = None,
-    drops: Collection[str] = (),
     sync: bool = False,
 ) -> Path:
     """Add a checkpoint to the pack of its trace.
@@ -55,7 +58,6 @@ def save(
         knows_trace: as in `trace_of`.
         mark: what ids of its kind begin with; empty for one of no kind.
         keep: of its kind so many are kept in this trace; None for all.
-        drops: ids of others of the trace that it takes the place of.
         sync: whether it is to be on the disk when this returns.
 
     Returns:
@@ -68,14 +70,9 @@ def save(
         folder, trace_id = home.checkpoint_folder(), checkpoint.trace.trace_id
         databases = call.databases
         whole = knows_trace or None in databases
-        pack = _appended(
-            folder,
-            checkpoint,
-            trace=checkpoint.trace if whole else None,
-            kept=lambda pack: [*_beyond(pack, mark, keep), *drops],
-            sync=sync,
-            more={} if whole else {"store": _told(databases, folder)},
-        )
+        more = {} if whole else {"store": _told(databases, folder)}
+        held = checkpoint.trace if whole else None
+        pack = _appended(folder, checkpoint, mark=mark, keep=keep, trace=held, sync=sync, more=more)
     except (TypeError, ValueError, RecursionError) as error:
         raise CheckpointError(f"metadata must be JSON: {error}; put plain values there") from error
     except OSError as error:
@@ -86,41 +83,23 @@ def save(
     return pack.path
 
 
-def _appended(folder: Path, checkpoint: Checkpoint, kept: Callable[[packs.Pack], list[str]], **more: Any) -> packs.Pack:
+def _appended(folder: Path, checkpoint: Checkpoint, mark: str, keep: int | None, **more: Any) -> packs.Pack:
     """Append to the pack of a trace; to the next one where somebody has taken or altered its file meanwhile."""
+    if not folder.exists():
+        home.ensure_home()
     for _ in range(ATTEMPTS):
-        pack = packs.open_pack(folder, checkpoint.trace.trace_id)
-        if pack is None:
-            home.ensure_home()
-            pack = packs.pack_of(folder, checkpoint.trace.trace_id)
+        pack = packs.pack_of(folder, checkpoint.trace.trace_id)
         try:
-            pack.append(checkpoint, drops=kept(pack), **more)
+            pack.append(checkpoint, drops=_beyond(pack, mark, keep), **more)
         except packs.PackGone:
             continue
         except packs.PackBusy:  # this is a signal handler, and its checkpoint may be the process's last
             pack = packs.made(folder, checkpoint.trace.trace_id)
             pack.append(checkpoint, **more)
         if checkpoint.moment == "unfinished":
-            pack.waiting.add(checkpoint.checkpoint_id)
+            packs.wait_for(checkpoint.checkpoint_id, pack)
         return pack
     raise OSError("its file is removed or altered again and again by somebody")
-
-
-def drop(trace_id: str, checkpoint_id: str) -> None:
-    """Let go of a checkpoint that this process saved, if that is there yet.
-
-    Raises:
-        OSError: the file cannot be written.
-        CheckpointError: it is just being written.
-    """
-    folder = home.checkpoint_folder()
-    for _ in range(ATTEMPTS):
-        pack = packs.open_pack(folder, trace_id)
-        if pack is None or checkpoint_id not in pack.live:
-            return
-        with contextlib.suppress(packs.PackGone):  # removed with the file, or another thread has written that anew
-            pack.drop([checkpoint_id])
-            return
 
 
 def _beyond(pack: packs.Pack, mark: str, keep: int | None) -> list[str]:
@@ -141,26 +120,45 @@ def _told(databases: tuple[Path | None, ...], folder: Path) -> bytes:
 
 def count(mark: str) -> int:
     """Return how many of a kind were saved."""
-    return max((each.count for each in seen.sightings(home.home(), mark)), default=0)
+    return _count(seen.sightings(home.home(), mark))
+
+
+def _count(found: list[Sighting]) -> int:
+    return max((each.count for each in found), default=0)
 
 
 def keep_newest(mark: str, path: Path, checkpoint_id: str, keep: int) -> None:
-    """Note what was saved, and remove files that hold nothing but what is beyond the newest `keep` of its kind.
+    """Note what was saved, and remove files that hold nothing but what is too old of its kind.
+
+    Args:
+        mark: the kind's.
+        path: the file it was saved to.
+        checkpoint_id: its id.
+        keep: of the kind the newest so many are kept.
 
     Raises:
         OSError: it cannot be noted.
     """
-    seen.note(home.home(), mark, seen.Sighting(1 + count(mark), path.name, checkpoint_id))
     folder, found = home.checkpoint_folder(), seen.sightings(home.home(), mark)
-    staying = {each.checkpoint_id for each in found[-keep:]}
+    found.append(Sighting(1 + _count(found), path.name, checkpoint_id))
+    seen.note(home.home(), mark, found[-1])
+    limits = {mark: {each.checkpoint_id for each in found[-keep:]}}
     for name in dict.fromkeys(each.file for each in found[:-keep]):
         with contextlib.suppress(OSError, CheckpointError):  # another process removed it, or it is torn
-            _remove_if_stale(folder / name, mark, staying)
+            if all(_is_too_old(header, limits) for _, header in packfile.kept(loading.headers_of(folder / name))):
+                (folder / name).unlink()
 
 
-def _remove_if_stale(path: Path, mark: str, staying: Collection[str]) -> None:
-    if not path.exists():
-        return
-    ids = [str(header.summary["checkpoint_id"]) for _, header in packfile.kept(loading.headers_of(path))]
-    if all(each.startswith(f"ckpt_{mark}") and each not in staying for each in ids):
-        path.unlink()
+def _is_too_old(header: Header, staying: dict[str, set[str]]) -> bool:
+    """Whether a step is beyond the newest of its kind: of the kind that was saved now, or of a failure of another.
+
+    Args:
+        header: the step's.
+        staying: the ids that stay, by the marks of kinds; those of other failures are looked up and added.
+    """
+    checkpoint_id = str(header.summary["checkpoint_id"])
+    mark = checkpoint_id.removeprefix("ckpt_")[: seen.MARK_DIGITS]
+    if mark not in staying and header.summary.get("moment") == "failure":
+        newest = seen.sightings(home.home(), mark)[-KEPT_PER_FAILURE:]
+        staying[mark] = {each.checkpoint_id for each in newest}
+    return mark in staying and checkpoint_id not in staying[mark]

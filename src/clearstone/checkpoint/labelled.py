@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from time import time_ns
 from typing import Any
 
 from clearstone import run
@@ -40,10 +41,11 @@ def snapshot(label: str = "", agent: Any = None) -> str | None:
             "snapshot() was called in no @checkpointable call of an agent; name one with snapshot(label, agent=...)"
         )
     from clearstone.checkpoint import keeping  # no part of `import clearstone`
-    from clearstone.checkpoint.manager import CheckpointManager
+    from clearstone.checkpoint.making import checkpoint_of
 
+    now = time_ns()
     with run.suspended():  # a get_state that calls decorated methods records nothing
-        checkpoint = CheckpointManager().create_checkpoint(agent, span.trace_so_far(), span.span_id)
+        checkpoint = checkpoint_of(agent, span.trace_so_far(), span.span_id, now)
     checkpoint.metadata.update({"label": label} if label else {})
     keeping.save(checkpoint, span, sync=True)
     return checkpoint.checkpoint_id

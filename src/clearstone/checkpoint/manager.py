@@ -8,27 +8,22 @@ Invariant: `load_checkpoint` reads; it unpickles nothing (`Checkpoint.agent_stat
 
 from __future__ import annotations
 
-import datetime as dt
 import json
 import os
-import random
 import time
 from dataclasses import dataclass, replace
 from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
-from weakref import WeakKeyDictionary
 
 from clearstone import home, run
-from clearstone.checkpoint import container, loading, packfile, packs, serial, state
-from clearstone.checkpoint.environment import current, known
-from clearstone.checkpoint.model import Checkpoint
+from clearstone.checkpoint import container, loading, packfile, packs, serial
+from clearstone.checkpoint.making import checkpoint_of
 from clearstone.checkpoint.signing import signing_key
 from clearstone.codec import payload
 from clearstone.errors import (
     CheckpointError,
     CheckpointNotFoundError,
-    TraceNotFoundError,
     UntrustedCheckpointError,
 )
 
@@ -36,7 +31,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from clearstone.checkpoint.container import Header
-    from clearstone.span import Payload, Span, Trace
+    from clearstone.checkpoint.model import Checkpoint
+    from clearstone.span import Trace
 
 SUFFIX = ".ckpt"
 SUFFIXES = (SUFFIX, packs.SUFFIX)
@@ -113,17 +109,7 @@ class CheckpointManager:
             StateError: the agent's state cannot be taken.
         """
         now = time.time_ns()
-        trace = _with_open_span(trace, span_id)
-        span = trace.span(span_id)
-        if span is None:
-            raise TraceNotFoundError(
-                f"trace {trace.trace_id} has no span {span_id!r}; get the trace again after that span has ended"
-            )
-        current: Any = run.current_span.get()
-        others = current.others_on(agent) if current is not None and not current.inherited else ()
-        taken = state.take(agent)
-        taken = replace(taken, concurrent=tuple(dict.fromkeys((*others, *taken.concurrent))))
-        return new_checkpoint(agent, taken, trace=trace, span=span, taken_ns=now, random_state=random.getstate())
+        return checkpoint_of(agent, _with_open_span(trace, span_id), span_id, now)
 
     def save_checkpoint(self, checkpoint: Checkpoint, filename: str | None = None) -> Path:
         """Write `checkpoint` to the folder, whole or not at all.
@@ -201,58 +187,6 @@ class CheckpointManager:
 def default_folders() -> list[Path]:
     """Return where checkpoints are looked for: the default home, and ``.checkpoints`` in the working directory."""
     return [home.checkpoint_folder(), Path(".checkpoints")]
-
-
-_classes: WeakKeyDictionary[type, Payload] = WeakKeyDictionary()
-
-
-def _class_of(agent: Any, *, fresh: bool) -> Payload:
-    cls = type(agent)
-    if fresh or cls not in _classes:
-        _classes[cls] = payload.dump(cls)  # a class of a script is pickled with its code
-    return _classes[cls]
-
-
-def new_checkpoint(
-    agent: Any,
-    taken: state.AgentState,
-    *,
-    trace: Trace,
-    span: Span,
-    taken_ns: int,
-    fresh: bool = True,
-    **more: Any,
-) -> Checkpoint:
-    """Return a checkpoint of a state that has been taken.
-
-    Args:
-        agent: the object whose state it is; None for a function.
-        taken: its state.
-        trace: the spans so far.
-        span: the span it was taken at.
-        taken_ns: when the state was taken, nanoseconds since the epoch.
-        fresh: whether its environment and class are looked at now; else they may be what the last one of this process
-            says.
-        **more: further fields of `Checkpoint`.
-    """
-    cls = type(agent)
-    fields = {
-        "checkpoint_id": f"ckpt_{os.urandom(6).hex()}",
-        "created_ns": time.time_ns(),
-        "agent_class_name": cls.__qualname__ if agent is not None else "",
-        "agent_module": cls.__module__ if agent is not None else span.site.partition(":")[0],
-        "agent_class": _class_of(agent, fresh=fresh) if agent is not None else None,
-        **more,
-    }
-    return Checkpoint(
-        trace=trace,
-        span_id=span.span_id,
-        timestamp=_utc(taken_ns),
-        version=span.tracer_version,
-        state=taken,
-        environment=current() if fresh else known(),
-        **fields,
-    )
 
 
 class Found(NamedTuple):
@@ -397,8 +331,3 @@ def _with_open_span(trace: Trace, span_id: str) -> Trace:
     """Look again: the span may be open, and younger than the trace that was passed."""
     span = run.find_open_span(span_id)
     return trace.merged(span.trace_so_far()) if span is not None and span.trace_id == trace.trace_id else trace
-
-
-def _utc(time_ns: int) -> dt.datetime:
-    seconds, nanoseconds = divmod(time_ns, 10**9)
-    return dt.datetime.fromtimestamp(seconds, dt.UTC).replace(microsecond=nanoseconds // 1000)

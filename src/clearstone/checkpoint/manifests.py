@@ -17,12 +17,12 @@ import json
 from dataclasses import dataclass
 from hashlib import sha256
 from operator import is_
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from clearstone.checkpoint.snapshots import Placed, Segment, Snapshot
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Container, Mapping, Sequence
 
     from clearstone.checkpoint.snapshots import Kind
 
@@ -35,6 +35,9 @@ WHOLE_EVERY = 64
 
 STATES = frozenset({"state", "state_at_end"})
 """What a step's rows are of."""
+
+LARGEST_TABLE = 16 << 20
+"""Bytes: that of a list of a hundred million messages."""
 
 Parts = tuple[Any, ...]
 """The segments of a container in a row: of each its number, or that and where its shared objects are."""
@@ -63,6 +66,10 @@ class Manifest:
     def __init__(self) -> None:
         self._segments = 0
         self._numbers: dict[bytes, int] = {}
+        self.let_go()
+
+    def let_go(self) -> None:
+        """Hold no snapshot any more: the next row says all. Segments in the file stay known, by their digests."""
         self._last = Snapshot((), Placed(Segment(b"")))
         self._row = Row((), 0)
         self._rows = WHOLE_EVERY
@@ -202,21 +209,54 @@ def pack(snapshots: Mapping[str, Snapshot]) -> dict[str, bytes]:
 # --- read ------------------------------------------------------------------------------------------------------------
 
 
-def rows_of(sections: Mapping[str, bytes], before: Row | None = None) -> dict[str, Row]:
+class Table(NamedTuple):
+    """What a step says of its snapshots.
+
+    Args:
+        first: the number of its first segment.
+        segments: of each its length, and where its buffers are.
+        rows: name and row of each snapshot.
+    """
+
+    first: int
+    segments: list[Any]
+    rows: list[Any]
+
+    @property
+    def numbers(self) -> range:
+        """Those of the segments the step holds."""
+        return range(self.first, self.first + len(self.segments))
+
+
+def table_of(data: bytes) -> Table:
+    """Return the table in the section ``snapshots``.
+
+    Raises:
+        KeyError, TypeError, ValueError: it is none that a version writes.
+    """
+    if len(data) > LARGEST_TABLE:
+        raise ValueError(f"a table of {len(data)} bytes")
+    told = json.loads(data)
+    first, segments, rows = told["first"], told["segments"], told["rows"]
+    if type(segments) is not list or type(rows) is not list:
+        raise TypeError("a table holds two lists")
+    if len(rows) > len(STATES) or len({name for name, _ in rows} | STATES) > len(STATES):
+        raise ValueError("a step holds the rows of two states at most")
+    return Table(_number(first), segments, rows)
+
+
+def rows_of(table: Table, before: Row | None = None) -> dict[str, Row]:
     """Return the rows of a step by name, in their order.
 
     Args:
-        sections: the step's.
+        table: the step's.
         before: the last row of the step before, if a row of this one needs it.
 
     Raises:
         KeyError, TypeError, ValueError: they say what no version writes.
     """
     found: dict[str, Row] = {}
-    rows = json.loads(sections["snapshots"])["rows"]
-    if len(rows) > len(STATES) or len({name for name, _ in rows} | STATES) > len(STATES):
-        raise ValueError("a step holds the rows of two states at most")
-    for name, given in rows:
+    for name, given in table.rows:
         before = found[name] = _read_row(given, before)
     return found
 
@@ -244,8 +284,9 @@ def unpack(sections: Mapping[str, bytes], name: str) -> Snapshot:
     Raises:
         KeyError, TypeError, ValueError, IndexError: the sections hold no such snapshot.
     """
-    row = rows_of(sections)[name]
-    return snapshot_of(row, segments_of(sections).__getitem__)
+    table = table_of(sections["snapshots"])
+    row = rows_of(table)[name]
+    return snapshot_of(row, segments_of(table, sections, numbers_in(row)).__getitem__)
 
 
 def numbers_in(row: Row) -> set[int]:
@@ -279,24 +320,28 @@ def snapshot_of(row: Row, segment: Callable[[int], Segment]) -> Snapshot:
     return snapshot
 
 
-def segments_of(sections: Mapping[str, bytes]) -> dict[int, Segment]:
-    """Return the segments that a step holds, by number.
+def segments_of(table: Table, sections: Mapping[str, bytes], wanted: Container[int]) -> dict[int, Segment]:
+    """Return those of the wanted segments that a step holds, by number.
+
+    Args:
+        table: the step's.
+        sections: ``segments``, and ``buffers`` if there are any.
+        wanted: their numbers.
 
     Raises:
-        KeyError, TypeError, ValueError: they say what no version writes.
+        KeyError, TypeError, ValueError: the table says what no version writes.
     """
-    table = json.loads(sections["snapshots"])
-    number = _number(table["first"])
-    data, buffers = sections["segments"], sections["buffers"]
+    data, buffers = sections["segments"], sections.get("buffers", b"")
     found, at, free = dict[int, Segment](), 0, len(buffers)
-    for length, *places in table["segments"]:
+    for number, (length, *places) in zip(table.numbers, table.segments, strict=True):
         end = at + _number(length)
         held = [(_number(begin), _number(size)) for begin, size in (places[0] if places else ())]
         free -= sum(size for _, size in held)  # each byte is one buffer's
         if end == at or end > len(data) or free < 0 or any(begin + size > len(buffers) for begin, size in held):
             raise ValueError("a segment ends after its section")
-        found[number] = Segment(data[at:end], tuple(buffers[begin : begin + size] for begin, size in held))
-        number, at = number + 1, end
+        if number in wanted:
+            found[number] = Segment(data[at:end], tuple(buffers[begin : begin + size] for begin, size in held))
+        at = end
     return found
 
 

@@ -49,11 +49,13 @@ class EarlierCall:
     Args:
         method: the agent's method.
         input: the arguments, as ``(args, kwargs)``.
+        trace_id: its trace, often another one than the checkpoint's.
         span_id: its span.
     """
 
     method: str
     input: Payload
+    trace_id: str
     span_id: str
 
 

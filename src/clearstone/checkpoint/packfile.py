@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 from clearstone import run
 from clearstone.checkpoint import container, manifests, serial, spans, trust
-from clearstone.checkpoint.sections import FREELY, read_sections
+from clearstone.checkpoint.manifests import Table
+from clearstone.checkpoint.sections import FREELY, MOST_TIMES, damaged, read_sections
 from clearstone.checkpoint.signing import strangers
 from clearstone.errors import CheckpointDamagedError, CheckpointNotFoundError, StoreError, TraceNotFoundError
 from clearstone.span import Span, Trace
@@ -31,13 +32,12 @@ if TYPE_CHECKING:
     from clearstone.checkpoint.model import Checkpoint
     from clearstone.checkpoint.snapshots import Segment, Snapshot
 
-WITH_WHAT_FOLLOWED = frozenset({"entry", "unfinished"})
+_WITH_WHAT_FOLLOWED = frozenset({"entry", "unfinished"})
 """Checkpoints of calls that go on behind them: their trace holds what came later too, for a replay to serve."""
 
 SECTIONS = serial.SECTIONS | {"store"}
 
-MOST_READ = 100
-"""So many times its size, or that of a small file's largest section, is read of a file at most."""
+NO_TABLE = Table(0, [], [])
 
 _LARGE = frozenset({"trace", "payloads", *manifests.SECTIONS})
 """Sections that are read where they are used."""
@@ -47,8 +47,8 @@ def kept(headers: Sequence[Header]) -> Iterator[tuple[int, Header]]:
     """Give the steps that are checkpoints, and were not dropped by a later one, with their numbers."""
     dropped: set[Any] = set()
     for header in headers:
-        drops = header.summary.get("drops", [])
-        dropped.update(each for each in drops if type(each) is int) if type(drops) is list else None
+        drops = header.summary.get("drops")
+        dropped.update(each for each in (drops if type(drops) is list else ()) if type(each) is int)
     for number, header in enumerate(headers):
         if "checkpoint_id" in header.summary and number not in dropped:
             yield number, header
@@ -76,11 +76,11 @@ class PackFile:
         self._path = path
         self._file = file
         self._contents: dict[int, dict[str, Any]] = {}
+        self._tables: dict[int, Table] = {}
         self._rows: tuple[int, dict[str, Row], Row | None] = (-1, {}, None)
-        self._segments: dict[int, Segment] = {}
-        self._segments_of: set[int] = set()
+        self._segments: dict[int, Segment] = {}  # those of the checkpoint that was read last
         self._traces: dict[int, Trace] = {}
-        self._stored: dict[bytes, Trace] = {}
+        self._whole: dict[tuple[bytes, int], tuple[Trace, int]] = {}
         self._read = 0
 
     @property
@@ -114,6 +114,7 @@ class PackFile:
             raise CheckpointDamagedError(
                 f"{self._path} is torn or altered before its step {number}; the steps before stand"
             )
+        self._read = 0
         content = self._content(number)
         sections = {name: self._section(name, number) for name in self._named(number) - _LARGE}
         for name, holder in dict(content.get("held", {})).items():
@@ -154,8 +155,8 @@ class PackFile:
     def _sections(self, number: int, names: set[str]) -> dict[str, bytes]:
         found = read_sections(self._file, self.headers[number], SECTIONS, names)
         self._read += sum(map(len, found.values()))
-        if self._read > MOST_READ * max(FREELY, self.headers[-1].after):
-            raise CheckpointDamagedError(f"{self._path} would unpack to more than a checkpoint is worth")
+        if self._read > FREELY + MOST_TIMES * self.headers[-1].after:
+            raise damaged(self._path, f"unpacks to more than {self._read} bytes for one checkpoint")
         return found
 
     # --- the states --------------------------------------------------------------------------------------------------
@@ -163,8 +164,14 @@ class PackFile:
     def _snapshots(self, number: int) -> dict[str, Snapshot]:
         rows = self._rows_of(number)
         wanted = set[int]().union(*(manifests.numbers_in(row) for row in rows.values()))
-        self._read_segments(wanted, number)
+        self._segments = self._wanted_segments(wanted, number)
         return {name: manifests.snapshot_of(row, self._segments.__getitem__) for name, row in rows.items()}
+
+    def _table(self, number: int) -> Table:
+        if number not in self._tables:
+            told = self._section("snapshots", number) if "snapshots" in self._named(number) else None
+            self._tables[number] = manifests.table_of(told) if told is not None else NO_TABLE
+        return self._tables[number]
 
     def _rows_of(self, number: int) -> dict[str, Row]:
         base = self._content(number).get("base", number)
@@ -174,21 +181,22 @@ class PackFile:
         if not base <= last <= number:  # nothing of what was read leads there
             last, found, before = base - 1, {}, None
         for each in range(last + 1, number + 1):
-            if "snapshots" in self._named(each):
-                found = manifests.rows_of(self._sections(each, {"snapshots"}), before)
-                before = list(found.values())[-1] if found else before
+            found = manifests.rows_of(self._table(each), before)
+            before = list(found.values())[-1] if found else before
         self._rows = number, found, before
         return found
 
-    def _read_segments(self, wanted: set[int], number: int) -> None:
-        """Read the segments that are asked for: each is in one of the steps up to that one."""
-        for each in range(number, -1, -1):
-            if wanted <= self._segments.keys():
-                return
-            if each not in self._segments_of and "segments" in self._named(each):
-                sections = {"buffers": b"", **self._sections(each, set(manifests.SECTIONS))}
-                self._segments |= manifests.segments_of(sections)
-                self._segments_of.add(each)
+    def _wanted_segments(self, wanted: set[int], number: int) -> dict[int, Segment]:
+        """Return segments by number: each is in one of the steps up to that one. Others are not unpacked."""
+        found = {each: segment for each, segment in self._segments.items() if each in wanted}
+        for step in range(number, -1, -1):
+            if len(found) == len(wanted):
+                break
+            table = self._table(step)
+            missing = [each for each in table.numbers if each in wanted and each not in found]
+            if missing:
+                found |= manifests.segments_of(table, self._sections(step, {"segments", "buffers"}), set(missing))
+        return found
 
     # --- the trace ---------------------------------------------------------------------------------------------------
 
@@ -198,18 +206,28 @@ class PackFile:
         trace_id = content["summary"]["trace_id"]
         if self.holds_trace(number):
             return self._told_until(trace_id, number), ""
-        last = self._vouched if number <= self._vouched else len(self.headers) - 1
-        if store not in self._stored:
-            self._stored[store] = stored_trace(self._path, trace_id, store)
-        strange = strangers(self._stored[store])
-        whole = self._told_until(trace_id, last).merged(self._stored[store])
+        whole, strange = self._with_stored(trace_id, store, self._usable(number))
+        for each in {told[1] for told in content.get("earlier", [])} - {trace_id}:
+            other = stored_trace(self._path, each, store)
+            whole, strange = whole.merged(other), strange + strangers(other)
         if whole.span(content["span_id"]) is None:
             whole = whole.merged(self._own(content))
-        if content["summary"]["moment"] not in WITH_WHAT_FOLLOWED:
+        if content["summary"]["moment"] not in _WITH_WHAT_FOLLOWED:
             own = whole.span(content["span_id"])
             whole = whole.until(max(content["summary"]["created_ns"], (own and own.end_ns) or 0))
         why = f"has {strange} value(s) in its trace database that were not recorded under a key this machine trusts"
         return whole, why if strange else ""
+
+    def _usable(self, number: int) -> int:
+        """Return the last step that may be used for that one."""
+        return self._vouched if number <= self._vouched else len(self.headers) - 1
+
+    def _with_stored(self, trace_id: str, store: bytes, last: int) -> tuple[Trace, int]:
+        """Return all that is known of the trace, and how much of it nobody trusted has recorded."""
+        if (store, last) not in self._whole:
+            stored = stored_trace(self._path, trace_id, store)
+            self._whole[store, last] = self._told_until(trace_id, last).merged(stored), strangers(stored)
+        return self._whole[store, last]
 
     def _own(self, content: dict[str, Any]) -> Trace:
         """Return a trace of the step's own span alone, where its database is gone or a stranger's."""

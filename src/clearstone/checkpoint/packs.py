@@ -38,16 +38,15 @@ if TYPE_CHECKING:
     from clearstone.codec.keys import Key
 
 SUFFIX = ".pack"
-MOST_KNOWN = 16
-"""Files whose next step is written as a difference from the last, which they hold: a trace that comes again later gets
-another file. Those that a step will be dropped from stay."""
+AT_HAND, MOST_KNOWN = 16, 256
+"""Files that hold the last snapshot, for the next step to be told as a difference from; and files that are known at
+all: a trace that comes again later gets another one."""
 
 MOST_FILES = 1000
 """Of one trace: each process that has a part in it makes one."""
 
 ROOM = 32
 """A file is written anew when it holds so many dropped steps, and twice as many as others."""
-
 
 TRACE = ("trace", "payloads")
 """Sections that are never taken from an earlier step: all of a file's together are its trace."""
@@ -77,16 +76,15 @@ class Pack:
         self.path = path
         self.key = key
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _BINARY, 0o600)
-        self._status = os.fstat(descriptor)
+        self._left = os.fstat(descriptor)  # how the file was left
         os.close(descriptor)
         self._lock = threading.RLock()  # reentrant, so that a signal handler that comes meanwhile is told and not stuck
-        self._busy = self._is_named = self._waits = self._is_gone = False
+        self._busy = self._is_named = self._waits = self._is_gone = self._is_spoiled = False
         self._manifest = manifests.Manifest()
         self._digest = b""
-        self._size = self._steps = self._base = 0
+        self._steps = self._base = 0
         self._held: dict[tuple[str, bytes], int] = {}
         self._ended: set[str] = set()
-        self.waiting: set[str] = set()  # ids of checkpoints that are there until their call ends
         self.live: dict[str, int] = {}
         """The numbers of steps that were not dropped, by the ids of their checkpoints."""
 
@@ -110,12 +108,14 @@ class Pack:
 
         Raises:
             PackGone: the file is not what was written last.
-            OSError: it cannot be written; the file is as it was, and takes no further step.
+            OSError: it cannot be written; the file is as it was, and takes no further checkpoint.
             PackBusy: this thread is just writing another step, and a signal handler interrupted it.
         """
         header, sections = serial.described(checkpoint)
         sections |= more or {}
         with self._alone():
+            if self._is_spoiled:
+                raise PackGone(f"{self.path} could not be written to the last time")
             told = self._untold(trace) if trace is not None else None
             if told is not None:
                 sections["trace"], sections["payloads"] = spans.pack(told)
@@ -126,17 +126,19 @@ class Pack:
             if sync:
                 self.sync()
 
-    def drop(self, ids: Iterable[str]) -> bool:
-        """Let go of checkpoints; return whether none is left, and the file is gone."""
+    def drop(self, ids: Iterable[str]) -> None:
+        """Let go of checkpoints; with the last one the file goes.
+
+        Raises:
+            PackGone, PackBusy, OSError: as `append`.
+        """
         with self._alone():
             numbers = self._numbers(ids)
             if not self.live:
                 self._is_gone = True
                 self.path.unlink(missing_ok=True)
-                return True
-            if numbers:
+            elif numbers:
                 self._write(*self._step({"summary": {"drops": numbers}}, {}))
-        return False
 
     def sync(self) -> None:
         """Wait until what was written is on the disk."""
@@ -170,18 +172,29 @@ class Pack:
         except BaseException:
             fresh.path.unlink(missing_ok=True)
             raise
-        fresh.path, fresh.waiting = self.path, self.waiting
+        fresh.path = self.path
+        container.sync_folder(self.path.parent)
         return fresh
 
     def _require_own(self, found: PackFile) -> None:
         """Refuse what is not what was written: the last digest covers all of it."""
         if found.digest != self._digest:
+            self._is_gone = True
             raise PackGone(f"{self.path} was altered by somebody")
+
+    def lighten(self) -> None:
+        """Hold no state any more, unless a step is just written."""
+        if self._lock.acquire(blocking=False):
+            try:
+                if not self._busy:
+                    self._manifest.let_go()
+            finally:
+                self._lock.release()
 
     @property
     def is_usable(self) -> bool:
-        """Whether it takes a further step, as far as is known."""
-        return not self._is_gone
+        """Whether it takes a further checkpoint, as far as is known."""
+        return not (self._is_gone or self._is_spoiled)
 
     @property
     def is_wasteful(self) -> bool:
@@ -208,9 +221,7 @@ class Pack:
         return (self.key or found) if found.secret else found
 
     def _numbers(self, ids: Iterable[str]) -> list[int]:
-        found = [(each, self.live.pop(each)) for each in ids if each in self.live]
-        self.waiting.difference_update(each for each, _ in found)
-        return [number for _, number in found]
+        return [self.live.pop(each) for each in ids if each in self.live]
 
     def _untold(self, trace: Trace) -> Trace:
         """Return the spans that no step has as they are now."""
@@ -246,11 +257,12 @@ class Pack:
                 while written < len(data):
                     written += os.write(descriptor, data[written:])
             except BaseException:
-                self._is_gone = True
+                self._is_spoiled = True  # what was to be in it counts as written
                 with contextlib.suppress(OSError):  # else a reader stops at what was written of it
-                    os.ftruncate(descriptor, self._size)
+                    os.ftruncate(descriptor, self._left.st_size)
+                    self._left = os.fstat(descriptor)
                 raise
-        self._size += len(data)
+            self._left = os.fstat(descriptor)
         self._waits = True
         self._digest, self._steps = digest, self._steps + 1
 
@@ -263,8 +275,7 @@ class Pack:
             self._is_gone = True
             raise PackGone(f"{self.path} was removed by somebody") from error
         try:
-            status = os.fstat(descriptor)
-            if not os.path.samestat(status, self._status) or status.st_size != self._size:
+            if not _is_as_left(os.fstat(descriptor), self._left):
                 self._is_gone = True
                 raise PackGone(f"{self.path} was altered by somebody")
             yield descriptor
@@ -272,10 +283,17 @@ class Pack:
             os.close(descriptor)
 
 
+def _is_as_left(now: os.stat_result, left: os.stat_result) -> bool:
+    told = now.st_size, now.st_mtime_ns
+    return os.path.samestat(now, left) and told == (left.st_size, left.st_mtime_ns)
+
+
 _BINARY = getattr(os, "O_BINARY", 0)
 
 _lock = threading.RLock()  # reentrant: as a pack's
-_open: OrderedDict[tuple[Path, str], Pack] = OrderedDict()
+_known: OrderedDict[tuple[Path, str], Pack] = OrderedDict()
+_waiting: dict[str, Pack] = {}
+"""Where the checkpoints of calls are that have not ended, by their ids: to be dropped from there when they have."""
 
 
 def pack_of(folder: Path, trace_id: str) -> Pack:
@@ -284,15 +302,16 @@ def pack_of(folder: Path, trace_id: str) -> Pack:
     Raises:
         OSError: it cannot be made.
     """
+    key = folder, trace_id
     with _lock:
-        known = open_pack(folder, trace_id)
-        if known is not None:
-            _open.move_to_end((folder, trace_id))
-            return known
-        pack = _open[folder, trace_id] = made(folder, trace_id)
-        idle = [key for key, each in _open.items() if not each.waiting and each is not pack]
-        for key in idle[: max(0, len(_open) - MOST_KNOWN)]:
-            del _open[key]
+        pack = _known.get(key)
+        if pack is None or not pack.is_usable:
+            pack = _known[key] = made(folder, trace_id)
+            for each in list(_known.values())[:-AT_HAND]:
+                each.lighten()
+        _known.move_to_end(key)
+        while len(_known) > MOST_KNOWN:
+            _known.popitem(last=False)
         return pack
 
 
@@ -310,24 +329,36 @@ def made(folder: Path, trace_id: str) -> Pack:
     raise FileExistsError(f"{folder} holds {MOST_FILES} files of the trace {trace_id} already; 'clearstone forget' it")
 
 
-def open_pack(folder: Path, trace_id: str) -> Pack | None:
-    """Return the file that this process appends checkpoints of a trace to, if there is one."""
+def wait_for(checkpoint_id: str, pack: Pack) -> None:
+    """Remember where a checkpoint is that is dropped when its call has ended (see `let_go`)."""
     with _lock:
-        pack = _open.get((folder, trace_id))
-        return pack if pack is not None and pack.is_usable else None
+        _waiting[checkpoint_id] = pack
+
+
+def let_go(checkpoint_id: str) -> None:
+    """Drop a checkpoint that `wait_for` was told of.
+
+    Raises:
+        PackBusy, OSError: its file cannot be written.
+    """
+    with _lock:
+        pack = _waiting.pop(checkpoint_id, None)
+        if pack is not None:
+            with contextlib.suppress(PackGone):  # it is gone with its file
+                pack.drop([checkpoint_id])
 
 
 def write_anew(folder: Path, trace_id: str, pack: Pack) -> None:
     """Put a file of what is kept of `pack` in its place (see `Pack.written_anew`)."""
-    fresh = pack.written_anew()
-    with _lock:
-        _open[folder, trace_id] = fresh
+    with _lock:  # until the new one is known nobody asks where a checkpoint is
+        fresh = _known[folder, trace_id] = pack.written_anew()
+        _waiting.update((each, fresh) for each in fresh.live if each in _waiting)
 
 
 def _sync_all() -> None:
     """At exit: what was written without waiting is on the disk."""
     with _lock:
-        for pack in _open.values():
+        for pack in _known.values():
             with contextlib.suppress(OSError):
                 pack.sync()
 
@@ -336,7 +367,8 @@ def _forget_all() -> None:
     """In a forked child: these files are its parent's."""
     global _lock  # noqa: PLW0603 - one process, one lock: the parent's may be another thread's
     _lock = threading.RLock()
-    _open.clear()
+    _known.clear()
+    _waiting.clear()
 
 
 atexit.register(_sync_all)

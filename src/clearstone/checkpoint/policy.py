@@ -20,10 +20,11 @@ from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any
 
 from clearstone import notice, run
-from clearstone.checkpoint import budget, keeping, seen, state
+from clearstone.checkpoint import budget, keeping, packs, seen, state
 from clearstone.checkpoint.budget import Kept
 from clearstone.checkpoint.frames import frames_of
-from clearstone.checkpoint.manager import new_checkpoint
+from clearstone.checkpoint.keeping import KEPT_PER_FAILURE
+from clearstone.checkpoint.making import new_checkpoint
 from clearstone.checkpoint.model import EarlierCall, TakenCall
 from clearstone.checkpoint.schedule import ON_ERROR, Schedule, is_due, schedule_of
 from clearstone.checkpoint.takers import taker_of
@@ -32,14 +33,10 @@ from clearstone.errors import CheckpointError
 from clearstone.span import MAIN_NAMES, Trace
 
 if TYPE_CHECKING:
-    from clearstone.checkpoint.fingerprints import Fingerprint
     from clearstone.checkpoint.frames import Frame
     from clearstone.checkpoint.model import Checkpoint, Moment
     from clearstone.run import OpenSpan
     from clearstone.span import Payload, Site, Span
-
-KEPT_PER_FAILURE = 20
-"""Of identical failures (same type, same raising line) the newest so many files are kept."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,8 +52,7 @@ class Entry:
         problem: why there is no state, if taking it failed.
         schedule: what the call follows.
         due: whether it is due.
-        earlier: the calls since `taken`, oldest first, where that is not from the entry of this call: each with its
-            trace.
+        earlier: the calls since `taken`, oldest first, where that is not from the entry of this call.
         durable: the id of the checkpoint that is on the disk while the call runs; empty where none is to be.
     """
 
@@ -68,7 +64,7 @@ class Entry:
     problem: str = ""
     schedule: Schedule = ON_ERROR
     due: bool = False
-    earlier: tuple[tuple[str, EarlierCall], ...] = ()
+    earlier: tuple[EarlierCall, ...] = ()
     durable: str = ""
 
     @property
@@ -121,13 +117,13 @@ def _from_kept(entry: Entry, call: OpenSpan) -> Entry:
         kept = Kept(_take(entry.agent, call, at_entry=True), entry.taken_ns, now)
         taker.cost_ns = budget.ledger.spend(begun)
         taker.kept = kept if call.is_outermost else taker.kept
-    earlier = tuple((each.trace_id, told) for each, told in kept.calls)
+    earlier = tuple(each for _, each in kept.calls)
     if call.is_outermost:
-        told = _as_earlier(entry, call)
-        if told is None:
+        own = _as_earlier(entry, call)
+        if own is None:
             taker.kept = None  # no replay could make this call again
         else:
-            kept.calls.append((call, told))
+            kept.calls.append((call, own))
     return replace(entry, taken=kept.taken, taken_ns=kept.taken_ns, random_state=kept.random_state, earlier=earlier)
 
 
@@ -135,9 +131,10 @@ def _as_earlier(entry: Entry, call: OpenSpan) -> EarlierCall | None:
     """Return a call as a later one's replay makes it; None where it cannot: by name, with all its arguments."""
     method, given = entry.site.rpartition(".")[2], call.given()
     site = run.site_of(getattr(type(entry.agent), method, None))
-    if given is None or b"Unpicklable" in given.data or site is None or site.key != entry.site:
+    is_whole = given is not None and given.codec != "stand-in" and b"Unpicklable" not in given.data
+    if given is None or not is_whole or site is None or site.key != entry.site:
         return None
-    return EarlierCall(method, given, call.span_id)
+    return EarlierCall(method, given, call.trace_id, call.span_id)
 
 
 def at_inner_call(call: OpenSpan, agent: Any) -> None:
@@ -157,7 +154,7 @@ def at_inner_call(call: OpenSpan, agent: Any) -> None:
 def save_entry(entry: Entry, call: OpenSpan) -> None:
     """Save a call at its entry: while it runs, and where it is due. Never raises for its sake."""
     if entry.durable:
-        _save_due(entry, call, "unfinished")
+        _save_due(entry, call, "unfinished", checkpoint_id=entry.durable)
     if entry.due and entry.schedule.at_entry:
         _save_due(entry, call, "entry")
 
@@ -165,53 +162,62 @@ def save_entry(entry: Entry, call: OpenSpan) -> None:
 def at_exit(entry: Entry, call: OpenSpan) -> None:
     """Save a call that has ended and did not fail, where it is due. Never raises for its sake."""
     if entry.due and entry.schedule.at_exit:
-        _save_due(entry, call, "exit")
-    if entry.durable:
-        try:
-            keeping.drop(call.trace_id, entry.durable)
-        except Exception as problem:
-            notice.say(f"checkpoint {entry.durable} cannot be removed, though {entry.site} ended: {problem}")
+        _save_exit(entry, call)
+    _end_durable(entry)
 
 
-def at_signal(entry: Entry, call: OpenSpan, name: str, stack: tuple[Frame, ...]) -> None:
-    """Save a call that a signal has interrupted. Never raises for its sake.
+def _save_exit(entry: Entry, call: OpenSpan) -> None:
+    share = entry.schedule.budget
+    if budget.ledger.allows(share, taker_of(entry.agent).cost_ns if entry.agent is not None else 0):
+        _save_due(entry, call, "exit", state_at_end=_state_now(entry.agent, call))
+    else:
+        budget.ledger.say_once(entry.site, share)
+
+
+def _end_durable(entry: Entry) -> None:
+    if not entry.durable:
+        return
+    try:
+        packs.let_go(entry.durable)
+    except Exception as problem:
+        notice.say(f"checkpoint {entry.durable} cannot be removed, though {entry.site} ended: {problem}")
+
+
+def at_signal(entry: Entry, call: OpenSpan, name: str, stack: tuple[Frame, ...]) -> bool:
+    """Save a call that a signal has interrupted; return whether it could be. Never raises for its sake.
 
     Args:
         entry: what `at_entry` took.
         call: the call, open.
         name: the signal's.
-        stack: the frames that the signal interrupted.
+        stack: the frames that the signal interrupted, if they are the call's.
     """
-    _save_due(entry, call, "signal", metadata={"signal": name}, stack=stack)
+    now = _state_now(entry.agent, call)
+    return _save_due(entry, call, "signal", state_at_end=now, metadata={"signal": name}, stack=stack)
 
 
-def _save_due(entry: Entry, call: OpenSpan, moment: Moment, **more: Any) -> None:
-    schedule, mark = entry.schedule, seen.mark_of(f"{entry.site} {moment}")
-    whole = bool(entry.earlier) or moment == "signal" or (moment == "exit" and call.is_outermost)
+def _save_due(entry: Entry, call: OpenSpan, moment: Moment, **more: Any) -> bool:
+    schedule = entry.schedule
+    whole = moment == "signal" or (moment == "exit" and call.is_outermost)
+    mark = seen.mark_of(f"{entry.site} {moment}")
     try:
         _require_state(entry)
-        if moment in {"exit", "signal"}:
-            more["state_at_end"] = _state_now(entry.agent, call)
-        if moment == "unfinished":
-            more["checkpoint_id"] = entry.durable
         checkpoint = _checkpoint(entry, call, mark, moment=moment, knows_trace=whole, **more)
-        if moment == "unfinished":
-            keeping.save(checkpoint, call, knows_trace=whole)
-            return
-        path = keeping.save(
-            checkpoint, call, knows_trace=whole, mark=mark, keep=_keep(schedule, moment), sync=moment == "signal"
-        )
+        keep, sync = _keep(schedule, moment), moment == "signal"
+        path = keeping.save(checkpoint, call, knows_trace=whole, mark=mark, keep=keep, sync=sync)
         if moment == "exit" and schedule.keep_runs:
             keeping.keep_newest(mark, path, checkpoint.checkpoint_id, schedule.keep_runs)
     except Exception as problem:
         when = "entry" if moment == "unfinished" else moment
         notice.say(f"no checkpoint at the {when} of {entry.site}: {type(problem).__name__}: {problem}")
+        return False
+    return True
 
 
 def _keep(schedule: Schedule, moment: Moment) -> int | None:
-    """Return how many of a kind are kept in one trace."""
-    runs = schedule.keep_runs if moment == "exit" and schedule.on not in {"exit", "always"} else None
-    return min((each for each in (schedule.keep, runs) if each), default=None)
+    """Return how many of a kind are kept in one trace; those of calls that have not ended go by themselves."""
+    limits = {"entry": [schedule.keep], "exit": [schedule.keep, schedule.keep_runs], "signal": [schedule.keep]}
+    return min((each for each in limits.get(moment, []) if each), default=None)
 
 
 def _on_class(site: Site, cls: type) -> str:
@@ -265,8 +271,8 @@ def _save(entry: Entry, call: OpenSpan, error: BaseException) -> tuple[str, Path
         stack=_stack(error),
         occurrences=1 + keeping.count(mark),
     )
-    drops = [entry.durable] if entry.durable else []
-    path = keeping.save(checkpoint, call, mark=mark, keep=KEPT_PER_FAILURE, drops=drops, sync=True)
+    path = keeping.save(checkpoint, call, mark=mark, keep=KEPT_PER_FAILURE, sync=True)
+    _end_durable(entry)
     keeping.keep_newest(mark, path, checkpoint.checkpoint_id, KEPT_PER_FAILURE)
     return checkpoint.checkpoint_id, path
 
@@ -282,10 +288,9 @@ def _checkpoint(entry: Entry, call: OpenSpan, mark: str, *, knows_trace: bool = 
     trace = keeping.trace_of(call, span, knows_trace=knows_trace)
     if trace.span(span.span_id) is None:  # in a forked child: the span is its parent's
         trace = trace.merged(Trace(trace.trace_id, (span,)))
-    for trace_id in dict.fromkeys(trace_id for trace_id, _ in entry.earlier):
-        found = trace if trace_id == trace.trace_id and knows_trace else call.trace_so_far(trace_id)
-        for of, each in entry.earlier:
-            trace = trace.merged(found.subtree(each.span_id)) if of == trace_id else trace
+    if knows_trace or None in call.databases:
+        for other in dict.fromkeys(each.trace_id for each in entry.earlier):
+            trace = trace.merged(call.trace_so_far(other))
     method = span.site.rpartition(".")[2] if entry.agent is not None else ""
     return new_checkpoint(
         entry.agent,
@@ -294,23 +299,12 @@ def _checkpoint(entry: Entry, call: OpenSpan, mark: str, *, knows_trace: bool = 
         span=span,
         taken_ns=entry.taken_ns,
         fresh=knows_trace,
+        with_code=knows_trace or bool(entry.durable),
         random_state=entry.random_state,
         call=TakenCall(entry.site, method, _input(span)),
-        earlier=tuple(each for _, each in entry.earlier),
-        code=_code(entry, trace) if knows_trace else (),
+        earlier=entry.earlier,
         **{"checkpoint_id": f"ckpt_{mark}{os.urandom(4).hex()}", **more},
     )
-
-
-def _code(entry: Entry, trace: Trace) -> tuple[Fingerprint, ...]:
-    from clearstone.checkpoint.fingerprints import fingerprints_of  # with all that reads source
-
-    try:
-        cls = type(entry.agent) if entry.agent is not None else None
-        return fingerprints_of(cls, {entry.site, *(span.site for span in trace if span.site)})
-    except Exception as problem:
-        notice.say(f"what the code was could not be taken: {type(problem).__name__}: {problem}")
-        return ()
 
 
 def _stack(error: BaseException) -> tuple[Frame, ...]:

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from pathlib import Path
 
+MARK_DIGITS = 6
 MOST_LINES = 200
 _FIELDS = 3
 
@@ -39,7 +40,7 @@ class Sighting:
 
 def mark_of(kind: str) -> str:
     """Return what stands for a kind of thing in ids and names."""
-    return sha256(kind.encode("utf-8", "surrogatepass")).hexdigest()[:6]
+    return sha256(kind.encode("utf-8", "surrogatepass")).hexdigest()[:MARK_DIGITS]
 
 
 def sightings(folder: Path, mark: str) -> list[Sighting]:

@@ -29,24 +29,8 @@ if TYPE_CHECKING:
 LONGEST_ERROR = 500
 """Characters of an error in a listing."""
 
-SECTIONS = frozenset(
-    {
-        *(
-            "about",
-            "agent_class",
-            "call",
-            "code",
-            "earlier",
-            "failure",
-            "missing",
-            "random",
-            "stack",
-            "trace",
-            "payloads",
-        ),
-        *manifests.SECTIONS,
-    }
-)
+OWN = ("about", "agent_class", "call", "code", "earlier", "failure", "missing", "random", "stack", "trace", "payloads")
+SECTIONS = frozenset((*OWN, *manifests.SECTIONS))
 
 
 def pack(checkpoint: Checkpoint) -> tuple[dict[str, Any], dict[str, bytes]]:
@@ -162,8 +146,9 @@ def unpack(header: Mapping[str, Any], sections: Mapping[str, bytes], *, untruste
         KeyError, TypeError, ValueError, IndexError: they are not a checkpoint's.
     """
     trace = spans.unpack(header["summary"]["trace_id"], sections["trace"], sections["payloads"])
-    rows = manifests.rows_of(sections)
-    segments = manifests.segments_of(sections)
+    table = manifests.table_of(sections["snapshots"])
+    rows = manifests.rows_of(table)
+    segments = manifests.segments_of(table, sections, table.numbers)
     found = {name: manifests.snapshot_of(row, segments.__getitem__) for name, row in rows.items()}
     return assembled(header, sections, found, trace, untrusted=untrusted)
 
@@ -255,16 +240,16 @@ def _call(told: Any, sections: Mapping[str, bytes]) -> TakenCall | None:
 def _earlier_section(checkpoint: Checkpoint) -> tuple[list[Any], bytes]:
     raws = [payload.to_raw(each.input) for each in checkpoint.earlier]
     calls = zip(checkpoint.earlier, raws, strict=True)
-    told = [[each.method, each.span_id, form, len(data)] for each, (form, data) in calls]
+    told = [[each.method, each.trace_id, each.span_id, form, len(data)] for each, (form, data) in calls]
     return told, b"".join(data for _, data in raws)
 
 
 def _earlier(told: Any, data: bytes) -> tuple[EarlierCall, ...]:
     found, at = [], 0
-    for method, span_id, form, length in told:
+    for method, trace_id, span_id, form, length in told:
         if type(length) is not int or not 0 <= length <= len(data) - at:
             raise ValueError("an earlier call ends after its section")
-        found.append(EarlierCall(method, payload.of_raw(form, data[at : at + length]), span_id))
+        found.append(EarlierCall(method, payload.of_raw(form, data[at : at + length]), trace_id, span_id))
         at += length
     return tuple(found)
 

@@ -1,8 +1,9 @@
 """Checkpoints of a process that runs, or is about to be ended, when a signal says so.
 
 Idea: the handler saves every outermost boundary's call that is open, with the state at its entry and as it is now, its
-outcomes so far and the frames that the signal interrupted. Then the signal goes on to whoever had it before: a default
-that ends the process ends it; a signal that nobody had is there for this alone, and the process runs on.
+outcomes so far and, where it is the code that the signal interrupted, its frames. Then the signal goes on to whoever
+had it before: a default that ends the process ends it; a signal that nobody had is there for this alone, and the
+process runs on.
 
 Invariant: nothing here raises into the code that was interrupted.
 """
@@ -74,12 +75,22 @@ def _save_all(name: str, frame: FrameType | None) -> None:
     from clearstone.checkpoint import policy
     from clearstone.checkpoint.frames import frames_above
 
+    stack, above = frames_above(frame), _spans_above()
     # an entry is asked for once: another thread's call may end at any time
     calls = [(call, entry) for call in run.open_spans() if (entry := _entry(call)) is not None]
-    for call, entry in calls:
-        policy.at_signal(entry, call, name, frames_above(frame))
-    said = f"{len(calls)} checkpoint(s) saved; next: clearstone debug latest"
-    notice.say(f"{name}: {said if calls else 'no @checkpointable call runs'}")
+    saved = sum(policy.at_signal(entry, call, name, stack if call in above else ()) for call, entry in calls)
+    told = f"{saved} checkpoint(s) saved; next: clearstone debug latest" if saved else "no checkpoint was saved"
+    notice.say(f"{name}: {told if calls else 'no @checkpointable call runs'}")
+
+
+def _spans_above() -> list[Any]:
+    """Return the spans of the code that was interrupted; those of other threads and tasks are at work elsewhere."""
+    span: Any = run.current_span.get()
+    found = []
+    while span is not None:
+        found.append(span)
+        span = getattr(span, "parent", None)
+    return found
 
 
 def _entry(call: Any) -> Any:

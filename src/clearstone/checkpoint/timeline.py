@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 from clearstone import run
 from clearstone.checkpoint import loading, manager
 from clearstone.checkpoint import state as states
+from clearstone.checkpoint.making import utc
 from clearstone.codec import payload
 from clearstone.errors import CheckpointError, ConfigurationError
 
@@ -156,7 +157,7 @@ def _of_one(
         "span_name": info.span_name,
         "label": label if isinstance(label, str) else "",
     }
-    made = _utc(info.created_ns)
+    made = utc(info.created_ns)
     try:
         checkpoint = known or loading.load(info.path, info.step)
         checkpoint.require_loadable()
@@ -186,7 +187,3 @@ def _evaluated(
         return eval(code, names), None  # noqa: S307 - the user's own expression
     except (Exception, SystemExit) as error:
         return None, error
-
-
-def _utc(time_ns: int) -> dt.datetime:
-    return dt.datetime.fromtimestamp(time_ns // 1000 / 1e6, dt.UTC)

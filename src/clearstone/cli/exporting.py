@@ -5,21 +5,16 @@ from __future__ import annotations
 import contextlib
 import json
 import sys
-from dataclasses import replace
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 import click
 
 from clearstone.cli.place import place, place_options
-from clearstone.errors import ConfigurationError, TraceNotFoundError
+from clearstone.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-    from clearstone.checkpoint.model import Checkpoint
-
-CKPT, PACK = ".ckpt", ".pack"
 
 
 @click.command()
@@ -55,20 +50,22 @@ def export(reference: str, everything: bool, form: str | None, output: str | Non
 
 def _means_checkpoint(reference: str, output: str | None) -> bool:
     """Whether a reference, or what it is to become, is a checkpoint and no trace."""
-    named = reference.startswith("ckpt_") or reference.endswith((CKPT, PACK)) or Path(reference).is_file()
-    return named or (output or "").endswith(CKPT)
+    from clearstone.checkpoint.manager import SUFFIX, SUFFIXES
+
+    named = reference.startswith("ckpt_") or reference.endswith(SUFFIXES) or Path(reference).is_file()
+    return named or (output or "").endswith(SUFFIX)
 
 
 # --- a checkpoint ----------------------------------------------------------------------------------------------------
 
 
 def _export_checkpoint(reference: str, output: str | None, *, force: bool) -> None:
-    from clearstone.checkpoint.manager import CheckpointManager
+    from clearstone.checkpoint.manager import SUFFIX, CheckpointManager
     from clearstone.cli.references import load_checkpoint
     from clearstone.cli.sizes import size
 
-    found = completed(load_checkpoint(reference))
-    path = Path(output if output is not None else f"{found.checkpoint_id}{CKPT}")
+    found = load_checkpoint(reference)
+    path = Path(output if output is not None else f"{found.checkpoint_id}{SUFFIX}")
     _require_place(path, force=force)
     CheckpointManager(path.parent).save_checkpoint(found, path.name)
     click.echo(path)
@@ -76,27 +73,15 @@ def _export_checkpoint(reference: str, output: str | None, *, force: bool) -> No
     click.echo(f"It stands alone ({told}). On another machine: clearstone trust FILE, then replay it.", err=True)
 
 
-def completed(checkpoint: Checkpoint) -> Checkpoint:
-    """Return a checkpoint of a call that goes on behind it with what is recorded of its trace by now; others as is."""
-    from clearstone.checkpoint.packfile import WITH_WHAT_FOLLOWED
-
-    store = place.store_if_there() if checkpoint.moment in WITH_WHAT_FOLLOWED else None
-    if store is None:
-        return checkpoint
-    try:
-        recorded = store.get_trace(checkpoint.trace.trace_id)
-    except TraceNotFoundError:  # it was erased, or recorded elsewhere
-        return checkpoint
-    return replace(checkpoint, trace=checkpoint.trace.merged(recorded))
-
-
 def _require_place(path: Path, *, force: bool) -> None:
-    if path.suffix != CKPT:
-        raise ConfigurationError(f"-o {path}: the file of a checkpoint ends in {CKPT}")
+    from clearstone.checkpoint.manager import SUFFIX
+
+    if path.suffix != SUFFIX:
+        raise ConfigurationError(f"-o {path}: the file of a checkpoint ends in {SUFFIX}")
     if not path.parent.is_dir():
         raise ConfigurationError(f"-o {path}: there is no folder {path.parent}")
     if path.exists() and not force:
-        raise ConfigurationError(f"{path} is there already; --force replaces it, -o FILE{CKPT} writes elsewhere")
+        raise ConfigurationError(f"{path} is there already; --force replaces it, -o FILE{SUFFIX} writes elsewhere")
 
 
 # --- spans -----------------------------------------------------------------------------------------------------------

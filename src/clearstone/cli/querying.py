@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import threading
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -13,8 +12,6 @@ from clearstone.cli.place import place, place_options
 from clearstone.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from clearstone.store.base import SpanQuery
 
 PATIENCE_SECONDS = 2.0
@@ -45,7 +42,8 @@ def search(text: str, as_json: bool, **conditions: Any) -> None:
         raise ConfigurationError(f"{text!r} holds no word to search for; give letters or digits")
     store = place.store_if_there()
     query = _query(text, **conditions)
-    with _patience() if wanted else contextlib.nullcontext():
+    told = "Indexing what was recorded since the last search ..."
+    with printing.patience(told) if wanted else contextlib.nullcontext():
         found = list(store.spans(query, payloads=bool(wanted) and not as_json)) if store is not None else []
     if as_json:
         printing.print_json([spans.found_json(span) for span in found])
@@ -53,19 +51,6 @@ def search(text: str, as_json: bool, **conditions: Any) -> None:
         spans.found_table(found, wanted)
     else:
         click.echo(f"No such span in {place.trace_file}.", err=True)
-
-
-@contextlib.contextmanager
-def _patience() -> Iterator[None]:
-    """Say why it takes long, if it does."""
-    told = "Note: indexing what was recorded since the last search ..."
-    timer = threading.Timer(PATIENCE_SECONDS, click.echo, [told], {"err": True})
-    timer.daemon = True
-    timer.start()
-    try:
-        yield
-    finally:
-        timer.cancel()
 
 
 def _query(text: str, status: str | None, since: int | None, until: int | None, **more: Any) -> SpanQuery:

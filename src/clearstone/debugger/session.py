@@ -8,20 +8,16 @@ Invariant: a refusal inside the replay decides its end, whatever the user's code
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
-import contextvars
-import inspect
-import threading
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from clearstone import nondet, run
+from clearstone import run
 from clearstone.checkpoint import state
 from clearstone.checkpoint.fingerprints import in_one_line
 from clearstone.codec import payload
 from clearstone.codec.arguments import load_arguments
 from clearstone.debugger import console
+from clearstone.debugger.calls import Call
 from clearstone.debugger.terminal import ReplayPdb, SessionLeft
 from clearstone.errors import ConfigurationError, TargetError, TraceNotFoundError
 from clearstone.nearest import nearest
@@ -40,48 +36,6 @@ if TYPE_CHECKING:
     from clearstone.store.base import TraceReader
 
 MockConfig = dict[str, list[str]]
-
-
-@dataclass(frozen=True, slots=True)
-class _Call:
-    function: Any
-    args: tuple[Any, ...]
-    kwargs: dict[str, Any]
-    before: tuple[_Earlier, ...] = ()
-
-    def __call__(self) -> Any:
-        """Make the call and wait for what it gives: coroutines are run, generators are read to their end."""
-        result = self.function(*self.args, **self.kwargs)
-        if inspect.iscoroutine(result):
-            return nondet.run(result)
-        if inspect.isasyncgen(result):
-            return nondet.run(_collected(result))
-        return list(result) if inspect.isgenerator(result) else result
-
-    @property
-    def is_async(self) -> bool:
-        """Whether it needs an event loop of its own."""
-        return inspect.iscoroutinefunction(self.function) or inspect.isasyncgenfunction(self.function)
-
-
-@dataclass(frozen=True, slots=True)
-class _Earlier:
-    """A call that the agent's state is from before of.
-
-    Args:
-        call: the call.
-        failed: whether an exception left it when it was recorded: then one may leave it now.
-    """
-
-    call: _Call
-    failed: bool
-
-    def make(self) -> None:
-        try:
-            self.call()
-        except Exception:
-            if not self.failed:
-                raise
 
 
 class ReplayEngine:
@@ -200,7 +154,7 @@ class ReplayEngine:
     @contextlib.contextmanager
     def _prepared(
         self, function: str | None, args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> Iterator[tuple[Replay, _Call]]:
+    ) -> Iterator[tuple[Replay, Call]]:
         self._checkpoint.require_loadable()
         with payload.definitions_from(self._source.main):
             replay = Replay(self._source.main)
@@ -208,7 +162,7 @@ class ReplayEngine:
                 call = self._call(function, args, kwargs)
             yield replay, call
 
-    def _call(self, function: str | None, args: tuple[Any, ...], kwargs: dict[str, Any]) -> _Call:
+    def _call(self, function: str | None, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Call:
         if function is None and args:
             function, args = args[0], args[1:]
         if function is None:
@@ -216,9 +170,9 @@ class ReplayEngine:
         if not isinstance(function, str):
             raise ConfigurationError(f"{function!r} is no method name; the first positional argument must be one")
         method = self._method(function)
-        return _Call(method, args, kwargs, self._earlier())
+        return Call(method, args, kwargs, self._earlier())
 
-    def _failed_call(self, kwargs: dict[str, Any]) -> _Call:
+    def _failed_call(self, kwargs: dict[str, Any]) -> Call:
         call = self._checkpoint.call
         if call is None:
             raise ConfigurationError(
@@ -237,16 +191,16 @@ class ReplayEngine:
                 f"to have others."
             )
         function = self._method(call.method) if call.method else self._source.function(call.site)
-        return _Call(function, args, recorded, self._earlier())
+        return Call(function, args, recorded, self._earlier())
 
-    def _earlier(self) -> tuple[_Earlier, ...]:
+    def _earlier(self) -> tuple[Call, ...]:
         """Return the calls to make first, where the state is from before of an earlier call (see `Checkpoint`)."""
         found = []
         for each in self._checkpoint.earlier:
             args, kwargs = load_arguments(each.input)
             span = self._trace.span(each.span_id)
             failed = span is not None and span.outcome is not None and span.outcome.kind == "raised"
-            found.append(_Earlier(_Call(getattr(self._agent, each.method), args, kwargs), failed))
+            found.append(Call(getattr(self._agent, each.method), args, kwargs, may_fail=failed))
         if found:
             told = "the time budget left no room for a snapshot at its entry"
             self._source.notes.append(f"{len(found)} earlier call(s) on the agent are made again first: {told}.")
@@ -267,7 +221,7 @@ class ReplayEngine:
             raise TargetError(f"the checkpoint is of the function {site!r} and holds no agent with a method {name!r}")
         return self._source.function(site)
 
-    def _infer(self, replay: Replay, call: _Call) -> list[tuple[str, str, int]]:
+    def _infer(self, replay: Replay, call: Call) -> list[tuple[str, str, int]]:
         book = InferredBook(self._below(call))
         replay.book = book
         self._require_decorated(book)
@@ -277,7 +231,7 @@ class ReplayEngine:
             counts[key] = counts.get(key, 0) + 1
         return [(target, span_type, count) for (target, span_type), count in counts.items()]
 
-    def _below(self, call: _Call) -> Trace:
+    def _below(self, call: Call) -> Trace:
         """The calls that may be served: without the replayed call itself, where that runs again today."""
         site = run.site_of(call.function)
         own = self._trace.span(self._checkpoint.span_id) if self._checkpoint.call is not None else None
@@ -304,11 +258,9 @@ class ReplayEngine:
 
     # --- the call ----------------------------------------------------------------------------------------------------
 
-    def _driven(self, replay: Replay, call: _Call, make: Callable[[], Any]) -> Any:
+    def _driven(self, replay: Replay, call: Call, make: Callable[[], Any]) -> Any:
         try:
-            for each in call.before:
-                _in_thread(each.make) if each.call.is_async and _in_a_loop() else each.make()
-            result = _in_thread(make) if call.is_async and _in_a_loop() else make()
+            result = call.driven(make)
         except BaseException as error:
             self._end(replay, error)
         self._count(replay)
@@ -326,8 +278,8 @@ class ReplayEngine:
             raise replay.refusal from error
         raise error
 
-    def _debugged(self, replay: Replay, call: _Call) -> Any:
-        debugger = ReplayPdb(_first_code(call.function), console.say)
+    def _debugged(self, replay: Replay, call: Call) -> Any:
+        debugger = ReplayPdb(call.first_code, console.say)
         try:
             result = self._driven(replay, call, lambda: debugger.run_call(call))
         except SessionLeft:
@@ -378,44 +330,8 @@ def _unknown_types(given: Sequence[mocks.Mock], trace: Trace) -> list[str]:
     ]
 
 
-def _first_code(function: Any) -> Any:
-    """The code of the innermost function: decorators that say what they wrap are looked through."""
-    return getattr(inspect.unwrap(getattr(function, "__func__", function)), "__code__", None)
-
-
 def _no_such_method(agent: Any, name: str) -> str:
     cls = type(agent)
     names = [each for each in dir(cls) if not each.startswith("_") and callable(getattr(cls, each, None))]
     module = "__main__" if cls.__module__ in MAIN_NAMES else cls.__module__
     return f"{module}.{cls.__qualname__} has no method {name!r}; {nearest(name, names)}"
-
-
-async def _collected(stream: Any) -> list[Any]:
-    return [item async for item in stream]
-
-
-def _in_a_loop() -> bool:
-    """Whether this thread runs an event loop, as a notebook's does: a coroutine then needs a thread of its own."""
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        return False
-    return True
-
-
-def _in_thread(function: Callable[[], Any]) -> Any:
-    context, outcome = contextvars.copy_context(), list[tuple[Any, BaseException | None]]()
-
-    def work() -> None:
-        try:
-            outcome.append((context.run(function), None))
-        except BaseException as error:
-            outcome.append((None, error))
-
-    thread = threading.Thread(target=work, name="clearstone-replay")
-    thread.start()
-    thread.join()
-    result, error = outcome[0]
-    if error is not None:
-        raise error
-    return result
