@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
+import pandas as pd
 import pydantic
 import pytest
 from hypothesis import example, given, settings
@@ -274,6 +275,21 @@ def test_numpy_arrays_come_back_with_type_shape_and_values() -> None:
         assert (array.dtype, array.shape) == (expected.dtype, expected.shape)
         np.testing.assert_array_equal(array, expected)
     assert again.same is again.arrays[0]
+
+
+def test_pandas_frames_come_back_with_types_index_and_values_and_are_one_where_they_were() -> None:
+    days = pd.date_range("2024-03-30", periods=3, tz="Europe/Berlin")
+    frame = pd.DataFrame(
+        {"n": [1, 2, 3], "text": ["a", None, "c"], "kind": pd.Categorical(["x", "y", "x"])}, index=days
+    )
+    many = pd.Series(np.arange(3.0), index=pd.MultiIndex.from_tuples([("a", 1), ("a", 2), ("b", 1)]), name="many")
+    again = restored(Agent(frame=frame, history=[frame, frame.tail(1)], many=many))
+    pd.testing.assert_frame_equal(again.frame, frame)
+    pd.testing.assert_frame_equal(again.history[1], frame.tail(1))
+    pd.testing.assert_series_equal(again.many, many)
+    assert again.history[0] is again.frame
+    again.frame.loc[days[0], "n"] = 7
+    assert frame.loc[days[0], "n"] == 1
 
 
 # --- identity inside the state ---------------------------------------------------------------------------------------
