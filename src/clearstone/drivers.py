@@ -153,16 +153,21 @@ def _answered(answer: runs.Answer) -> Any:
 def _given(answer: runs.Answer) -> Any:
     if answer.chunks is not None:
         return streams.served(answer)
-    if answer.error is not None:
-        raise answer.error
+    failure = answer.failure()
+    if failure is not None:
+        raise failure
     return answer.value
 
 
 async def _given_later(answer: runs.Answer) -> Any:
-    """Give an answer; a call that was cancelled is cancelled again, by the timeout or task group that did it."""
+    """Give an answer.
+
+    A call that was cancelled is cancelled again, by the timeout or task group that did it; one that had not ended ends
+    after everything else.
+    """
     import asyncio
 
-    if isinstance(answer.error, asyncio.CancelledError):
+    if answer.pending is not None or isinstance(answer.error, asyncio.CancelledError):
         await asyncio.sleep(A_YEAR)
     return _given(answer)
 

@@ -56,7 +56,8 @@ class Answer:
 
     For a stream `value` is what the generator returns, `error` is raised after the chunks, and `complete` is False
     where its consumer stopped reading before the end. `stream` says how a stream that is no generator's is read,
-    `awaited` that a plain function gave an awaitable of it.
+    `awaited` that a plain function gave an awaitable of it. `pending`, for a call that had not ended when the record
+    did, gives what is raised once there is nothing else to wait for.
     """
 
     value: Any = None
@@ -65,6 +66,11 @@ class Answer:
     complete: bool = True
     stream: StreamKind = "iterator"
     awaited: bool = False
+    pending: Callable[[], BaseException] | None = None
+
+    def failure(self) -> BaseException | None:
+        """Return what is to be raised, if anything is."""
+        return self.pending() if self.pending is not None else self.error
 
 
 class OpenCall(Protocol):

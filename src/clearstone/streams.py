@@ -326,8 +326,9 @@ def served(answer: Answer) -> ServedStream | ServedAsyncStream:
 def played(answer: Answer) -> Generator[Any, Any, Any]:
     """Yield the recorded items of a stream, then end as it did."""
     yield from answer.chunks or ()
-    if answer.error is not None:
-        raise answer.error
+    failure = answer.failure()
+    if failure is not None:
+        raise failure
     return answer.value
 
 

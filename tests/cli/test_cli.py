@@ -95,8 +95,10 @@ def test_replay_prints_json_alone_on_standard_output(failed: Shell) -> None:
     run = failed("replay", "latest", "--json")
     told = json.loads(run.stdout)
     assert run.returncode == 1
-    assert set(told) == {"checkpoint", "result", "error", "changed_code"}
+    assert set(told) == {"checkpoint", "result", "error", "as_recorded", "changed_code", "ledger", "calls"}
     assert told["error"]["type"] == "TypeError"
+    assert {verdict: count for verdict, count in told["ledger"].items() if count} == {"reused": 2, "again": 1}
+    assert [call["verdict"] for call in told["calls"]] == ["reused", "reused", "again"]
     assert "the agent prints" in run.stderr
     assert (failed.folder / "live").read_text() == "ab"
 
@@ -106,7 +108,7 @@ def test_replay_for_people_shows_the_users_frames_alone(failed: Shell) -> None:
     assert run.returncode == 1
     assert "agent.py" in run.stdout
     assert "clearstone/" not in run.stdout
-    assert "2 recorded outcome(s) served" in run.stdout
+    assert "Replay failed as recorded: reused 2 · diverged 0 · unused 0 · live 0\n" in run.stdout
 
 
 def test_a_fixed_agent_runs_through_and_one_that_goes_further_stops_with_three(failed_here: Shell) -> None:
@@ -262,7 +264,13 @@ def test_a_function_the_agent_lacks_is_a_usage_error_naming_the_nearest(failed: 
 def test_the_demo_fails_replays_and_says_what_to_type_next(shell: Shell) -> None:
     run = shell("demo", "here")
     assert run.returncode == 0, run.stderr
-    for text in ("here/agent.py", "clearstone: RefundAgent.handle failed", "ckpt_", "Replay failed:", "debug latest"):
+    for text in (
+        "here/agent.py",
+        "clearstone: RefundAgent.handle failed",
+        "ckpt_",
+        "Replay failed as recorded:",
+        "debug latest",
+    ):
         assert text in run.stdout
     assert (shell.folder / "here" / ".clearstone" / "traces.db").exists()
     assert shell("demo", "here").returncode == 0

@@ -39,7 +39,7 @@ def test_the_file_alone_replays_in_another_folder_without_database_and_script(
     assert "It stands alone (3 recorded call(s), " in run.stderr
     there = moved(failed, "bug.ckpt", tmp_path_factory.mktemp("elsewhere"))
     assert replayed(there("replay", "bug.ckpt", "--json")) == "TypeError"
-    assert "2 recorded outcome(s) served" in there("replay", "bug.ckpt").stdout
+    assert "reused 2 · diverged 0" in there("replay", "bug.ckpt").stdout
     assert [path.name for path in there.folder.iterdir()] == ["bug.ckpt"]
 
 

@@ -76,7 +76,7 @@ def test_a_killed_agent_is_replayed_up_to_where_it_was_killed(shell: Shell) -> N
     run = shell("replay", "latest")
     assert (shell.folder / "live").read_text() == live
     assert run.returncode == 3, run.stderr
-    assert "1 recorded outcome(s) served" in run.stdout
+    assert "reused 1 · diverged 0" in run.stdout
 
 
 def test_a_call_that_ends_leaves_nothing_and_one_that_fails_its_failure(shell: Shell) -> None:

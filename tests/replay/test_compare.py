@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import numpy as np
+import pandas as pd
 import pydantic
 import pytest
 from hypothesis import given
@@ -95,6 +96,12 @@ def make(n: int) -> dict[str, Any]:
         "counter": collections.Counter({"a": n}),
         "ordered": collections.OrderedDict(a=n),
         "array": np.array([1, n]),
+        "array of objects": np.array([1, None, n], dtype=object),
+        "array with a not-a-number": np.array([math.nan, n]),
+        "frame": pd.DataFrame({"a": [n, 2], "b": ["x", None], "when": pd.to_datetime(["2024-01-01", None])}),
+        "frame with another index": pd.DataFrame({"a": [1, 2]}, index=[0, n]),
+        "series": pd.Series([1, n], name="s"),
+        "index": pd.MultiIndex.from_tuples([("a", 1), ("b", n)]),
         "set": {1, 2 + n},
         "frozenset": frozenset({(n, 5)}),
         "bytes": bytes([n]),

@@ -169,7 +169,7 @@ def test_stand_ins_of_a_written_configuration_give_streams_and_awaitables_as_the
 
     def respond(path: str, answer: Answer) -> Any:
         return targets.replaced(
-            targets.resolve(f"{app.__name__}.Agent.{path}", importlib.import_module), lambda: answer
+            targets.resolve(f"{app.__name__}.Agent.{path}", importlib.import_module), lambda *_, **__: answer
         )
 
     agent, items = app.Agent(), Answer(chunks=[1, 2], stream="async iterator")

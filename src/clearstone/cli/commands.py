@@ -33,6 +33,11 @@ _state_only = click.option(
     type=click.Choice(["data"]),
     help="Restore of the state only what is plain data: for a checkpoint of another Python.",
 )
+_strict = click.option(
+    "--strict/--no-strict",
+    default=None,
+    help="Whether a call with other arguments than any recorded one ends the replay. It does, but with --mock.",
+)
 _function = click.option("--function", metavar="NAME", help="Call this method instead of the one that failed.")
 
 
@@ -106,11 +111,19 @@ def inspect(checkpoint: str, as_json: bool) -> None:
 @_function
 @_code
 @_state_only
+@_strict
 @_json
 @place_options
 @click.pass_context
 def replay(
-    ctx: click.Context, checkpoint: str, *, function: str | None, code: Any, state_only: str | None, as_json: bool
+    ctx: click.Context,
+    checkpoint: str,
+    *,
+    function: str | None,
+    code: Any,
+    state_only: str | None,
+    strict: bool | None,
+    as_json: bool,
 ) -> None:
     """Make the failed call of CHECKPOINT again.
 
@@ -118,7 +131,8 @@ def replay(
     """
     from clearstone.cli.replaying import replay_checkpoint
 
-    ctx.exit(replay_checkpoint(_load(checkpoint, state_only), function=function, code=code, as_json=as_json))
+    found = _load(checkpoint, state_only)
+    ctx.exit(replay_checkpoint(found, function=function, code=code, strict=strict, as_json=as_json))
 
 
 @click.command()
@@ -126,6 +140,7 @@ def replay(
 @_function
 @_code
 @_state_only
+@_strict
 @click.option("--mock", "mocks", multiple=True, metavar="TYPE=TARGET", help="Serve a span type at a dotted path.")
 @place_options
 @click.pass_context
@@ -136,6 +151,7 @@ def debug(
     function: str | None,
     code: Any,
     state_only: str | None,
+    strict: bool | None,
     mocks: tuple[str, ...],
 ) -> None:
     """Replay CHECKPOINT under pdb.
@@ -144,7 +160,8 @@ def debug(
     """
     from clearstone.cli.replaying import debug_checkpoint
 
-    ctx.exit(debug_checkpoint(_load(checkpoint, state_only), function=function, code=code, mocks=mocks))
+    found = _load(checkpoint, state_only)
+    ctx.exit(debug_checkpoint(found, function=function, code=code, strict=strict, mocks=mocks))
 
 
 def _load(reference: str, state_only: str | None = None) -> Any:

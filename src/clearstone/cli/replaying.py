@@ -21,6 +21,8 @@ from clearstone.errors import (
     BeyondRecord,
     CheckpointError,
     ConfigurationError,
+    ReplayDivergence,
+    ReplayError,
     ReplayExhausted,
     StoreError,
     TargetError,
@@ -30,18 +32,28 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from clearstone.checkpoint.model import Checkpoint
+    from clearstone.replay.ledger import Ledger
     from clearstone.replay.source import Code
 
 _USAGE = (TargetError, CheckpointError, ConfigurationError, StoreError)
 
 
-def replay_checkpoint(checkpoint: Checkpoint, *, function: str | None, code: Code, as_json: bool) -> int:
+MOST_TOLD = 20
+"""Calls that are told one by one; ``--json`` has all."""
+
+_WORTH_TELLING = frozenset({"reused by order", "ambiguous", "changed", "live"})
+"""Of what was refused the error tells."""
+
+
+def replay_checkpoint(
+    checkpoint: Checkpoint, *, function: str | None, code: Code, strict: bool | None, as_json: bool
+) -> int:
     """Replay, print the result or the error, and return the exit code.
 
     Raises:
         ClearstoneError: what to replay is not there; the caller says so and exits with 2.
     """
-    engine = _engine(checkpoint, code)
+    engine = _engine(checkpoint, code, strict)
     result, error = None, None
     try:
         with contextlib.redirect_stdout(sys.stderr) if as_json else contextlib.nullcontext():
@@ -55,17 +67,19 @@ def replay_checkpoint(checkpoint: Checkpoint, *, function: str | None, code: Cod
     if as_json:
         click.echo(json.dumps(_outcome_json(checkpoint, engine, result, error)))
     else:
-        _tell(engine, result, error)
+        _tell(checkpoint, engine, result, error)
     return _exit_code(error)
 
 
-def debug_checkpoint(checkpoint: Checkpoint, *, function: str | None, code: Code, mocks: tuple[str, ...]) -> int:
+def debug_checkpoint(
+    checkpoint: Checkpoint, *, function: str | None, code: Code, strict: bool | None, mocks: tuple[str, ...]
+) -> int:
     """Debug and return the exit code; the session has printed everything.
 
     Raises:
         ClearstoneError: what to replay is not there; the caller says so and exits with 2.
     """
-    engine = _engine(checkpoint, code)
+    engine = _engine(checkpoint, code, strict)
     try:
         engine.start_debugging_session(*([function] if function else []), mock_config=_mock_config(mocks))
     except _USAGE:
@@ -77,9 +91,9 @@ def debug_checkpoint(checkpoint: Checkpoint, *, function: str | None, code: Code
     return 0
 
 
-def _engine(checkpoint: Checkpoint, code: Code) -> ReplayEngine:
+def _engine(checkpoint: Checkpoint, code: Code, strict: bool | None) -> ReplayEngine:
     checkpoint.require_loadable()
-    return ReplayEngine(checkpoint, place.store_if_there(), code=code)
+    return ReplayEngine(checkpoint, place.store_if_there(), code=code, strict=strict)
 
 
 def _mock_config(mocks: tuple[str, ...]) -> dict[str, list[str]] | None:
@@ -105,7 +119,10 @@ def _outcome_json(
         "checkpoint": checkpoint.checkpoint_id,
         "result": jsonable(result),
         "error": {"type": _error_name(error), "message": safe_str(error)} if error is not None else None,
+        "as_recorded": _ended_as_recorded(checkpoint, engine),
         "changed_code": [change.name for change in engine.changed_code],
+        "ledger": engine.ledger.counts(),
+        "calls": [entry.as_json() for entry in engine.ledger],
     }
 
 
@@ -113,20 +130,43 @@ def _error_name(error: BaseException) -> str:
     return "StopIteration" if isinstance(error, ReplayExhausted) else type_name(type(error))
 
 
-def _tell(engine: ReplayEngine, result: Any, error: BaseException | None) -> None:
-    served = f"{engine.served} recorded outcome(s) served"
-    if engine.unused:
-        served += f", {engine.unused} not used"
+def _ended_as_recorded(checkpoint: Checkpoint, engine: ReplayEngine) -> bool | None:
+    """Whether the call gave what it gave when it was recorded; None where another one was made."""
+    found = [entry.verdict for entry in engine.ledger if entry.span_id == checkpoint.span_id and entry.line]
+    return found[-1] == "again" if found and checkpoint.call is not None else None
+
+
+def _tell(checkpoint: Checkpoint, engine: ReplayEngine, result: Any, error: BaseException | None) -> None:
+    click.echo(f"Replay {_ending(checkpoint, engine, error)}: {engine.ledger.summary}")
+    _tell_calls(engine.ledger)
     if error is None:
-        click.echo(f"Replay ran through: {served}.")
         click.echo(f"Result: {whole_repr(result)}")
-        return
+    else:
+        click.echo(safe_str(error) if isinstance(error, BeyondRecord) else "".join(_user_traceback(error)).rstrip())
+
+
+def _ending(checkpoint: Checkpoint, engine: ReplayEngine, error: BaseException | None) -> str:
+    if error is None:
+        return "ran through"
     if isinstance(error, BeyondRecord):
-        click.echo(f"Replay got past the record: {served}.")
-        click.echo(safe_str(error))
-        return
-    click.echo(f"Replay failed: {served}.")
-    click.echo("".join(_user_traceback(error)).rstrip())
+        return "got past the record"
+    if isinstance(error, ReplayDivergence):
+        return "diverged"
+    told = {True: "failed as recorded", False: "failed, but not as recorded", None: "failed"}
+    return told[_ended_as_recorded(checkpoint, engine) if not isinstance(error, ReplayError) else None]
+
+
+def _tell_calls(ledger: Ledger) -> None:
+    """Say what became of the calls that did not simply repeat, and that none was used where none was."""
+    if not ledger.served and not ledger.count("diverged", "beyond", "live"):
+        unused = ledger.count("unused")
+        left = f"the {unused} it holds were not come to" if unused else "it holds no outside call"
+        click.echo(f"Warning: nothing was answered from the record: {left}. What ran, ran from the state alone.")
+    told = [entry for entry in ledger if entry.verdict in _WORTH_TELLING and entry.told]
+    for entry in told[:MOST_TOLD]:
+        click.echo(f"  {entry.verdict} {entry.target}: {'; '.join(entry.told)}")
+    if len(told) > MOST_TOLD:
+        click.echo(f"  and {len(told) - MOST_TOLD} more; --json lists all")
 
 
 def _user_traceback(error: BaseException) -> Iterator[str]:

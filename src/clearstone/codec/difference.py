@@ -53,11 +53,17 @@ class Difference:
     after: Node = NOTHING
     moved_from: str = ""
 
-    def __str__(self) -> str:
+    @property
+    def shown(self) -> tuple[str, str]:
+        """Both values in short, texts from where they differ; empty for one that is not there."""
         values = self.before, self.after
         if all(isinstance(each, str | bytes) for each in values):
             values = _from_where_they_differ(*values)
         before, after = ("" if each is NOTHING else show.render(each, width=WIDTH) for each in values)
+        return before, after
+
+    def __str__(self) -> str:
+        before, after = self.shown
         if self.kind == "moved":
             return f"moved {self.moved_from} -> {self.path}: {after}"
         if self.kind == "changed":

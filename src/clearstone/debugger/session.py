@@ -9,7 +9,7 @@ Invariant: a refusal inside the replay decides its end, whatever the user's code
 from __future__ import annotations
 
 import contextlib
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 from clearstone import run
 from clearstone.checkpoint import state
@@ -24,7 +24,8 @@ from clearstone.nearest import nearest
 from clearstone.replay import mocks, outcomes
 from clearstone.replay.determinism import staged
 from clearstone.replay.engine import Replay
-from clearstone.replay.match import InferredBook
+from clearstone.replay.ledger import Ledger
+from clearstone.replay.match import InferredBook, config, served
 from clearstone.replay.source import Code, Source
 from clearstone.span import MAIN_NAMES, Trace
 
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 
     from clearstone.checkpoint.fingerprints import Change
     from clearstone.checkpoint.model import Checkpoint
+    from clearstone.span import Span
     from clearstone.store.base import TraceReader
 
 MockConfig = dict[str, list[str]]
@@ -46,17 +48,28 @@ class ReplayEngine:
         trace_store: where the rest of the trace is, what came after the checkpoint included; None for the spans the
             checkpoint itself holds.
         code: ``"today"`` to run the source as it is now; ``"recorded"`` for the stored code of a ``__main__`` script.
+        strict: whether a served call with other arguments than any recorded one ends the replay; else it is answered in
+            the recorded order, and `ledger` says what differs. None: it does with inferred mocks, and not with a
+            written ``mock_config``.
 
     `told` is the exception that ended the last session, after the session has printed it.
     """
 
-    def __init__(self, checkpoint: Checkpoint, trace_store: TraceReader | None = None, *, code: Code = "today") -> None:
+    def __init__(
+        self,
+        checkpoint: Checkpoint,
+        trace_store: TraceReader | None = None,
+        *,
+        code: Code = "today",
+        strict: bool | None = None,
+    ) -> None:
         if code not in {"today", "recorded"}:
             raise ConfigurationError(f"code={code!r} is neither 'today' nor 'recorded'")
         self._checkpoint = checkpoint
         self._source = Source(checkpoint, code)
         self._trace = _scope(checkpoint, trace_store)
-        self._served = self._unused = 0
+        self._strict = strict
+        self._ledger = Ledger()
         self._agent: Any = None
         self._changes: tuple[Change, ...] = ()
         self.told: BaseException | None = None
@@ -64,17 +77,22 @@ class ReplayEngine:
     @property
     def mock_config(self) -> MockConfig:
         """The configuration inferred from the decorated call sites: span type to targets, in the order of the calls."""
-        return InferredBook(self._trace).config()
+        return config(self._trace)
+
+    @property
+    def ledger(self) -> Ledger:
+        """What became of every call of the last replay."""
+        return self._ledger
 
     @property
     def served(self) -> int:
         """How many calls the last replay answered from the record."""
-        return self._served
+        return self._ledger.served
 
     @property
     def unused(self) -> int:
         """How many recorded calls the last replay did not come to."""
-        return self._unused
+        return self._ledger.count("unused")
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -146,7 +164,7 @@ class ReplayEngine:
             console.preflight(lines, notes)
             stack.enter_context(staged(self._checkpoint, replay))
             if given is not None:
-                stack.enter_context(mocks.installed(given, replay))
+                stack.enter_context(mocks.installed(given, replay, strict=bool(self._strict)))
             return self._debugged(replay, call)
 
     # --- before the call ---------------------------------------------------------------------------------------------
@@ -157,7 +175,7 @@ class ReplayEngine:
     ) -> Iterator[tuple[Replay, Call]]:
         self._checkpoint.require_loadable()
         with payload.definitions_from(self._source.main):
-            replay = Replay(self._source.main)
+            replay = Replay(self._source.main, self._trace)
             with run.overriding(replay):  # an outside call that load_state or on_restore makes must not go out
                 call = self._call(function, args, kwargs)
             yield replay, call
@@ -222,33 +240,44 @@ class ReplayEngine:
         return self._source.function(site)
 
     def _infer(self, replay: Replay, call: Call) -> list[tuple[str, str, int]]:
-        book = InferredBook(self._below(call))
-        replay.book = book
-        self._require_decorated(book)
+        self._note_what_is_served(call)
+        replay.book = InferredBook(
+            replay.record, strict=self._strict is not False, changes=lambda: in_one_line(self._changes)
+        )
+        spans = served(self._below(call))
+        self._require_decorated(spans)
         counts: dict[tuple[str, str], int] = {}
-        for span in book.spans:
+        for span in spans:
             key = (span.site.replace(":", ".", 1), span.span_type)
             counts[key] = counts.get(key, 0) + 1
         return [(target, span_type, count) for (target, span_type), count in counts.items()]
 
-    def _below(self, call: Call) -> Trace:
-        """The calls that may be served: without the replayed call itself, where that runs again today."""
+    def _own(self, call: Call) -> Span | None:
+        """The recorded call that is made again; None where another one is made."""
         site = run.site_of(call.function)
         own = self._trace.span(self._checkpoint.span_id) if self._checkpoint.call is not None else None
-        if site is None or own is None or own.site != site.key:
-            return self._trace
-        if site.replay == "serve":
+        return own if site is not None and own is not None and own.site == site.key else None
+
+    def _note_what_is_served(self, call: Call) -> None:
+        """Say so where the replayed call is itself answered from the record."""
+        site = run.site_of(call.function)
+        if self._own(call) is not None and site is not None and site.replay == "serve":
             self._source.notes.append(
                 f"{site.target} is itself an outside call: its recorded outcome is served, and its code does not run. "
                 f"@traced(span_type={site.span_type!r}, replay='run') runs it again."
             )
+
+    def _below(self, call: Call) -> Trace:
+        """The calls that may be served: without the replayed call itself, where that runs again today."""
+        site, own = run.site_of(call.function), self._own(call)
+        if own is None or site is None or site.replay == "serve":
             return self._trace
         again = {own.span_id, *(each.span_id for each in self._checkpoint.earlier)}
         return Trace(self._trace.trace_id, tuple(span for span in self._trace if span.span_id not in again))
 
-    def _require_decorated(self, book: InferredBook) -> None:
+    def _require_decorated(self, spans: Sequence[Span]) -> None:
         """A site that lost its decorator since would go out live: say so before anything runs."""
-        for site in dict.fromkeys(span.site for span in book.spans):
+        for site in dict.fromkeys(span.site for span in spans):
             with contextlib.suppress(TargetError):  # moved or local: it cannot be called under this name either
                 if run.site_of(self._source.function(site)) is None:
                     raise ConfigurationError(
@@ -262,21 +291,14 @@ class ReplayEngine:
         try:
             result = call.driven(make)
         except BaseException as error:
-            self._end(replay, error)
-        self._count(replay)
+            if replay.refusal is not None and error is not replay.refusal:
+                raise replay.refusal from error
+            raise
+        finally:
+            self._ledger = replay.ledger()
         if replay.refusal is not None:
             raise replay.refusal
         return result
-
-    def _count(self, replay: Replay) -> None:
-        self._served = replay.served
-        self._unused = replay.book.unused if isinstance(replay.book, InferredBook) else 0
-
-    def _end(self, replay: Replay, error: BaseException) -> NoReturn:
-        self._count(replay)
-        if replay.refusal is not None and error is not replay.refusal:
-            raise replay.refusal from error
-        raise error
 
     def _debugged(self, replay: Replay, call: Call) -> Any:
         debugger = ReplayPdb(call.first_code, console.say)

@@ -6,7 +6,8 @@ attributes, grown and shrunk containers are found by comparing them, and only wh
 10,000 messages are looked at once (their list's length), never copied.
 
 Invariant: `self` is never serialised. Where another call on the same object, neither above nor below this one, ran at
-the same time, who changed what cannot be told: the effect says that it is ambiguous.
+the same time, who changed what cannot be told: the effect says that it is ambiguous. What has changed since such a call
+last ended is then taken for the doing of the one that ends, so that all of them together did what was done, once.
 
 Refused: comparing values (the cost would follow the state's size); what changes deep inside an object of the same
 identity and length, or in the middle of a large container, is therefore not seen, and `replay="run"` is the way for
@@ -111,6 +112,9 @@ class Watch:
     instance = ""
     part = b""
     ambiguous = False
+    was_taken_from = False
+    """Whether a call beside it has ended, and was given what had changed by then."""
+
     bound: Any = None
     object: _Object | None = None
 
@@ -222,17 +226,28 @@ def end(watch: Watch) -> tuple[int, bytes] | None:
         watch.object.leave(watch)
     found: dict[str, Any] = {}
     if watch.before is not None:
-        _compare(watch.before, _look(watch.bound), found)
+        after = _look(watch.bound)
+        _compare(watch.before, after, found)
+        if found and watch.ambiguous and watch.object is not None:
+            _pass_on(watch, watch.object, after)
     if watch.arguments is not None:
         now = encode_arguments(*watch.arguments)
         if now != watch.given:
             found["arguments"] = watch.arguments
-    if not found:
+    if not found and not watch.was_taken_from:
         return None
     found["ambiguous"] = watch.ambiguous
     kin = watch.call.use.did
     whole = encode(found, kin)
     return whole if whole[0] & CODEC_MASK != STAND_IN else encode(or_described(found), kin)
+
+
+def _pass_on(watch: Watch, known: _Object, after: dict[str, Look]) -> None:
+    """Let the calls that go on beside this one begin from here: what was found is this one's, and told once."""
+    above = _above(watch.call.parent)
+    for other in known.at_work():
+        if other.before is not None and id(other.call) not in above:
+            other.before, other.was_taken_from = after, True
 
 
 def _compare(before: dict[str, Look], after: dict[str, Look], found: dict[str, Any]) -> None:

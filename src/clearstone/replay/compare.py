@@ -17,12 +17,18 @@ from typing import Any
 
 from clearstone.codec.exceptions import Unpicklable, type_name
 from clearstone.codec.payload import safe_repr
+from clearstone.replay import arrays
+from clearstone.span import MAIN_NAMES
 
 DEEPEST = 200
 """Below this depth two objects of one type count as the same."""
 
-_ATOMS = (bool, int, float, str, bytes, bytearray, complex, type(None), type(Ellipsis))
-_NAMED = (type, types.FunctionType, types.BuiltinFunctionType, types.MethodDescriptorType)
+ATOMS: frozenset[type] = frozenset({bool, int, float, str, bytes, bytearray, complex, type(None), type(Ellipsis)})
+NAMED = (type, types.FunctionType, types.BuiltinFunctionType, types.MethodDescriptorType)
+"""What is known by its name alone."""
+
+_KEYS = frozenset({str, int, bytes, float, bool, type(None)})
+"""Exact types of keys that have no hash of a user's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,10 +62,10 @@ class _Walk:
             return None
         if type(a) is Unpicklable:  # what was not recorded is known by its type alone
             return None if a.type_name == type_name(type(b)) else Difference(path, repr(a), _typed(b))
-        if type(a) is not type(b):
+        if type(a) is not type(b) and name_of(type(a)) != name_of(type(b)):
             return Difference(path, _typed(a), _typed(b))
-        if type(a) in _ATOMS:
-            same = a == b or (a != a and b != b)  # noqa: PLR0124 - NaN is the same as NaN
+        if type(a) in ATOMS:
+            same = a == b or (isinstance(a, float | complex) and repr(a) == repr(b))  # NaN is the same as NaN
             return None if same else Difference(path, safe_repr(a), safe_repr(b))
         if depth > DEEPEST or (id(a), id(b)) in self._seen:
             return None
@@ -73,8 +79,8 @@ class _Walk:
             return self._dicts(a, b, path, depth)
         if type(a) in {set, frozenset}:
             return self._sets(a, b, path)
-        if isinstance(a, _NAMED):
-            return self._named(a, b, path, depth)
+        if isinstance(a, NAMED):
+            return self.compare(names_of(a), names_of(b), path, depth)
         return self._objects(a, b, path, depth)
 
     def _sequences(self, a: Any, b: Any, path: str, depth: int) -> Difference | None:
@@ -85,20 +91,23 @@ class _Walk:
         return None if len(a) == len(b) else Difference(path, f"{len(a)} items", f"{len(b)} items")
 
     def _dicts(self, a: dict[Any, Any], b: dict[Any, Any], path: str, depth: int) -> Difference | None:
-        if not (_plain(a) and _plain(b)):  # keys with a hash of their own: as pairs, in their order
+        if not (are_plain(a) and are_plain(b)):  # keys with a hash of their own: as pairs, in their order
             return self._sequences(list(a.items()), list(b.items()), path, depth)
+        left = {_exact(key): key for key in b}
         for key, value in a.items():
-            if key not in b:
-                return Difference(f"{path}[{key!r}]", safe_repr(value), "nothing")
-            found = self.compare(value, b[key], f"{path}[{key!r}]", depth)
+            where = f"{path}[{key!r}]"
+            if _exact(key) not in left:
+                return Difference(where, safe_repr(value), "nothing")
+            found = self.compare(value, b[left.pop(_exact(key))], where, depth)
             if found is not None:
                 return found
-        more = [key for key in b if key not in a]
-        return Difference(f"{path}[{more[0]!r}]", "nothing", safe_repr(b[more[0]])) if more else None
+        more = next(iter(left.values()), None) if left else None
+        return Difference(f"{path}[{more!r}]", "nothing", safe_repr(b[more])) if left else None
 
     def _sets(self, a: Any, b: Any, path: str) -> Difference | None:
-        if _plain(a) and _plain(b):
-            return None if a == b else Difference(path, safe_repr(a), safe_repr(b))
+        if are_plain(a) and are_plain(b):
+            same = {*map(_exact, a)} == {*map(_exact, b)}
+            return None if same else Difference(path, safe_repr(a), safe_repr(b))
         left = list(b)
         for item in a:
             twin = next((one for one in left if difference(item, one) is None), None)  # a try leaves no trace in _seen
@@ -107,28 +116,52 @@ class _Walk:
             left = [one for one in left if one is not twin]
         return Difference(path, "nothing", safe_repr(left[0])) if left else None
 
-    def _named(self, a: Any, b: Any, path: str, depth: int) -> Difference | None:
-        names = [(getattr(one, "__module__", ""), getattr(one, "__qualname__", "")) for one in (a, b)]
-        return self.compare(names[0], names[1], path, depth)
-
     def _objects(self, a: Any, b: Any, path: str, depth: int) -> Difference | None:
         try:
-            one, other = _reduced(a), _reduced(b)
+            one, other = parts_of(a), parts_of(b)
         except Exception:  # what pickling refuses is opaque: one type, no more is known
             return None
+        if arrays.is_one(a):
+            found = self.compare(one, other, path, depth)
+            return Difference(path, safe_repr(a), safe_repr(b)) if found is not None else None
         return self._dicts(one, other, path, depth) if isinstance(one, dict) else self.compare(one, other, path, depth)
 
 
-def _plain(keys: Any) -> bool:
-    return all(isinstance(key, str | int | bytes | float | type(None)) for key in keys)
+def name_of(kind: type) -> str:
+    """Return the full name of a class; a script's has one whatever the script is imported as."""
+    return ":".join(names_of(kind))
+
+
+def names_of(value: Any) -> tuple[str, str]:
+    """Return the module and the name of a class or function."""
+    module = str(getattr(value, "__module__", ""))
+    return "__main__" if module in MAIN_NAMES else module, str(getattr(value, "__qualname__", ""))
+
+
+def are_plain(keys: Any) -> bool:
+    """Whether all keys of a dict, or items of a set, are of types whose hash is Python's own."""
+    return all(type(key) in _KEYS for key in keys)
+
+
+def _exact(key: Any) -> Any:
+    """Return what two keys share exactly if they are of one type and equal."""
+    return type(key), repr(key) if type(key) is float else key
 
 
 def _typed(value: Any) -> str:
     return f"{safe_repr(value)} ({type(value).__qualname__})"
 
 
-def _reduced(value: Any) -> Any:
-    """What pickling sees: attributes by name where an object has just those, else its whole reduction."""
+def parts_of(value: Any) -> Any:
+    """Return an object's parts: what pickling sees.
+
+    Attributes by name where an object has just those, else its whole reduction; of arrays and frames the content.
+
+    Raises:
+        Exception: what its own reduction raises.
+    """
+    if arrays.is_one(value):
+        return arrays.parts_of(value)
     reduced = value.__reduce_ex__(4)
     if isinstance(reduced, str):
         return reduced

@@ -1,5 +1,8 @@
 """`Replay`: the Run that answers. Nothing is recorded in it, and no served call goes out.
 
+Idea: a call of a served site is answered by the book and entered in the ledger; one that runs again is a step
+(`clearstone.replay.steps`), which says where the calls below it are looked for.
+
 Invariant: the first refusal is latched. User code may swallow it (``except Exception``, a retry loop, `map`, `gather`
 with ``return_exceptions``, a generator that turns StopIteration into RuntimeError): no later call is served, and
 whoever drives the replay ends it with `refusal`.
@@ -9,19 +12,28 @@ from __future__ import annotations
 
 import threading
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
+from clearstone import run
 from clearstone.codec import payload
-from clearstone.errors import BeyondRecord, ReplayError
+from clearstone.errors import BeyondRecord, ReplayError, ReplayExhausted
+from clearstone.replay import arguments
+from clearstone.replay.effects import Effects
+from clearstone.replay.ledger import LedgerEntry, OpenLedger
+from clearstone.replay.lines import made_at
+from clearstone.replay.match import Made
+from clearstone.replay.recorded import RecordedCalls, Steps
+from clearstone.replay.steps import Step
 from clearstone.run import PASSING, Answer, BoundCall, OpenCall, PassingCall
-from clearstone.span import replay_mode
+from clearstone.span import Trace, replay_mode
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from clearstone.codec.payload import Definitions
-    from clearstone.replay.match import Book
-    from clearstone.span import Site
+    from clearstone.replay.ledger import Ledger, Verdict
+    from clearstone.replay.match import Book, Served
+    from clearstone.span import Site, Span
 
 
 MOST_REFUSALS = 1000
@@ -44,50 +56,68 @@ class Replay:
 
     Args:
         definitions: where code of the recorded ``__main__`` comes from.
+        trace: the recorded calls; without them no step is compared.
     """
 
-    def __init__(self, definitions: Definitions) -> None:
+    def __init__(self, definitions: Definitions, trace: Trace | None = None) -> None:
+        trace = trace if trace is not None else Trace("")
         self._definitions = definitions
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
+        self._steps = Steps(trace)
+        self._effects = Effects()
+        self._ledger = OpenLedger()
         self._refusal: ReplayError | None = None
-        self._served = 0
         self._refused = 0
+        self.record = RecordedCalls(trace, self._steps)
         self.book: Book | None = None
-
-    @property
-    def served(self) -> int:
-        """How many calls were answered from the record."""
-        return self._served
 
     @property
     def refusal(self) -> ReplayError | None:
         """The first refusal, if there was one."""
         return self._refusal
 
+    def ledger(self) -> Ledger:
+        """Return what became of every call so far."""
+        with self._lock:
+            left = self.book.left() if self.book is not None else []
+            left += [span for span in self.record.all_left() if span.replay == "run"]
+        return self._ledger.closed([_left(span) for span in left])
+
+    # --- the calls of the user's code --------------------------------------------------------------------------------
+
     def begin(
         self, site: Site, instance: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any], streams: bool = False, /
     ) -> OpenCall:
-        """Answer a served call, let any other pass.
+        """Answer a served call, let any other run again.
 
         Raises:
             ReplayError: a served call has no recorded outcome, or an earlier one had none.
         """
+        call = BoundCall(site, instance, args, kwargs, streams)
         if site.replay == "run":
-            return PASSING
-        return ServedCall(self.serve(BoundCall(site, instance, args, kwargs, streams)))
+            return self._again(call) if self.book is not None else PASSING
+        return ServedCall(self.serve(call))
 
     def serve(self, call: BoundCall) -> Answer:
         """Return the recorded outcome of `call`; raise as `begin` does."""
         book = self.book
         if book is None:
             raise ReplayError(f"{call.site.target} was called before the replay began")
-        return self.answered(lambda: book.answer(call), lambda: book.attempted(call))
+        made = self.made(call)
+        return self.answered(made, lambda: book.answer(made), lambda: book.attempted(made))
 
-    def answered(self, answer: Callable[[], Answer], attempted: Callable[[], object]) -> Answer:
-        """Return what `answer` gives; a refusal of it, or an earlier one, is raised.
+    def made(self, call: BoundCall) -> Made:
+        """Return a call with its number and its place."""
+        above: Any = run.current_span.get()
+        step = above.recorded if isinstance(above, Step) and above.replay is self else ""
+        return Made(call, step, self._ledger.number(call.site.key), made_at())
+
+    def answered(self, made: Made, find: Callable[[], Served], attempted: Callable[[], object]) -> Answer:
+        """Return what `find` gives; a refusal of it, or an earlier one, is raised.
 
         Args:
-            answer: finds the recorded outcome.
+            made: the call.
+            find: finds the recorded outcome.
             attempted: called instead where an earlier call was refused.
 
         Raises:
@@ -95,24 +125,76 @@ class Replay:
         """
         if self._refusal is not None:
             attempted()
-            self._refused += 1
-            if self._refused > MOST_REFUSALS:
-                raise ReplayStopped(str(self._refusal))
-            raise self._refusal
+            self._refuse_again(made, self._refusal)
         try:
-            with payload.definitions_from(self._definitions):
-                found = answer()
+            with payload.definitions_from(self._definitions), self._lock:
+                found = find()
+                told = self._done(made, found)
         except ReplayError as error:
+            self._enter(made, None, _verdict(error), (str(error).partition("\n")[0],))
             raise self.latch(error) from None
-        with self._lock:
-            self._served += 1
-        if found.chunks is not None and not found.complete:
-            return replace(found, chunks=self._until_the_record_ends(found.chunks))
-        return found
+        ambiguous = bool(told) and found.verdict == "reused"
+        self._enter(made, found.span, "ambiguous" if ambiguous else found.verdict, (*found.told, *told))
+        return self._until_the_record_ends(found.answer)
 
-    def _until_the_record_ends(self, chunks: Iterable[Any]) -> Iterator[Any]:
+    def _done(self, made: Made, found: Served) -> list[str]:
+        """Do what the recorded call did to its object; return what of that could not be done."""
+        span = found.span
+        if span is None:
+            return []
+        self._steps.serve(span.span_id)
+        return self._effects.apply(made.call, span) if span.site == made.call.site.key else []
+
+    def _refuse_again(self, made: Made, refusal: ReplayError) -> NoReturn:
+        with self._lock:
+            self._refused += 1
+            too_often = self._refused > MOST_REFUSALS
+        if too_often:
+            raise ReplayStopped(str(refusal))
+        self._enter(made, None, _verdict(refusal), ("refused: the replay had ended with the refusal before it",))
+        raise refusal
+
+    def _enter(self, made: Made, span: Span | None, verdict: Verdict, told: tuple[str, ...] = ()) -> None:
+        self._ledger.enter(_entry(made, span, verdict, told))
+
+    def _until_the_record_ends(self, answer: Answer) -> Answer:
+        """Let what comes after the end of the record be the refusal that it is."""
+        if answer.pending is not None:
+            pending: Any = answer.pending
+            return replace(answer, pending=lambda: self.latch(pending()))
+        if answer.chunks is not None and not answer.complete:
+            return replace(answer, chunks=self._up_to_the_end(answer.chunks))
+        return answer
+
+    def _up_to_the_end(self, chunks: Iterable[Any]) -> Iterator[Any]:
         yield from chunks
         raise self.latch(BeyondRecord("a stream was read past the place where its recorded consumer stopped"))
+
+    # --- steps -------------------------------------------------------------------------------------------------------
+
+    def _again(self, call: BoundCall) -> Step:
+        made = self.made(call)
+        told: tuple[str, ...] = ()
+        with payload.definitions_from(self._definitions), self._lock:
+            found = self.record.take(call, made.step)
+            span = found.span if found is not None else self.record.take_next(call.site.key, made.step)
+            if span is not None:
+                self._steps.enter(span.span_id)
+        if span is None:
+            told = ("the record has no such step here",)
+        elif found is None:
+            told = tuple(_argument_differences(span, call))
+        return Step(self, _entry(made, span, "again", told), span, made.step)
+
+    def ended(self, step: Step, verdict: Verdict, told: Sequence[str]) -> None:
+        """Enter a step that has ended."""
+        with self._lock:
+            if step.span is not None:
+                self._steps.end(step.span.span_id)
+        is_first = step.span is None and not step.recorded  # the method that was named: it need not be in the record
+        self._ledger.enter(replace(step.entry, verdict="again" if is_first else verdict, told=tuple(told)))
+
+    # --- refusals ----------------------------------------------------------------------------------------------------
 
     def entering(self, name: str, span_type: str) -> None:
         """A hand-written span is entered; one of a served type may be refused.
@@ -132,3 +214,21 @@ class Replay:
             if self._refusal is None:
                 self._refusal = error
             return self._refusal
+
+
+def _entry(made: Made, span: Span | None, verdict: Verdict, told: tuple[str, ...]) -> LedgerEntry:
+    site, span_id = made.call.site, span.span_id if span is not None else ""
+    return LedgerEntry(verdict, site.key, site.span_type, made.number, span_id, made.line, told)
+
+
+def _left(span: Span) -> LedgerEntry:
+    verdict: Verdict = "unused" if span.outcome is not None else "interrupted"
+    return LedgerEntry(verdict, span.site or span.name, span.span_type, span_id=span.span_id)
+
+
+def _verdict(error: ReplayError) -> Verdict:
+    return "beyond" if isinstance(error, BeyondRecord | ReplayExhausted) else "diverged"
+
+
+def _argument_differences(span: Span, call: BoundCall) -> list[str]:
+    return [f"its arguments: {each}" for each in arguments.told_differences(span, call)]

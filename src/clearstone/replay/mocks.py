@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Any
 from clearstone import run
 from clearstone.errors import ConfigurationError, TargetError
 from clearstone.replay import outcomes, targets
-from clearstone.replay.match import Responses, WrittenBook
-from clearstone.run import Answer, site_of
+from clearstone.replay.match import Served
+from clearstone.replay.written import Response, Responses, WrittenBook
+from clearstone.run import Answer, BoundCall, site_of
+from clearstone.span import Site
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -87,15 +89,26 @@ def from_values(values: Mapping[str, Sequence[Any]], import_module: Callable[[st
         TargetError: a target does not exist.
     """
     return [
-        Mock("", path, targets.resolve(path, import_module), Responses([partial(_given, one) for one in listed]))
+        Mock(
+            "",
+            path,
+            targets.resolve(path, import_module),
+            Responses([Response(partial(_given, one)) for one in listed]),
+        )
         for path, listed in values.items()
     ]
 
 
 @contextlib.contextmanager
-def installed(mocks: Sequence[Mock], replay: Replay) -> Iterator[None]:
-    """Answer every mocked target from its responses, for the ``with`` block."""
-    replay.book = WrittenBook({name: mock.responses for mock in mocks for name in mock.names})
+def installed(mocks: Sequence[Mock], replay: Replay, *, strict: bool = False) -> Iterator[None]:
+    """Answer every mocked target from its responses, for the ``with`` block.
+
+    Args:
+        mocks: the targets.
+        replay: what they are answered in.
+        strict: see `WrittenBook`.
+    """
+    replay.book = WrittenBook({name: mock.responses for mock in mocks for name in mock.names}, strict=strict)
     with contextlib.ExitStack() as stack:
         for mock in mocks:
             if mock.target is not None:
@@ -103,10 +116,22 @@ def installed(mocks: Sequence[Mock], replay: Replay) -> Iterator[None]:
         yield
 
 
-def _respond(replay: Replay, mock: Mock) -> Answer | None:
+def _respond(replay: Replay, mock: Mock, *args: Any, **kwargs: Any) -> Answer | None:
     if run.override.get() is not replay:
         return None  # another thread or task: it is not replayed
-    return replay.answered(partial(mock.responses.take, mock.path), mock.responses.attempted)
+    target = mock.target
+    site = site_of(target.original) if target is not None else None
+    if target is not None and site is not None:  # its decorator is behind the stand-in
+        if isinstance(target.owner, type) and not isinstance(target.original, staticmethod | classmethod):
+            return replay.serve(BoundCall(site, args[0], args[1:], kwargs))
+        return replay.serve(BoundCall(site, None, args, kwargs))
+    made = replay.made(BoundCall(Site(mock.path, mock.path, mock.span_type, "serve"), None, args, kwargs))
+    return replay.answered(made, partial(_next, mock), mock.responses.attempted)
+
+
+def _next(mock: Mock) -> Served:
+    response = mock.responses.take(mock.path)
+    return Served(response.produce(), response.span, "reused by order")
 
 
 def _given(value: Any) -> Answer:
@@ -115,7 +140,7 @@ def _given(value: Any) -> Answer:
 
 def _responses(spans: Sequence[Span]) -> Responses:
     return Responses(
-        [partial(outcomes.answer, span.outcome, span.attributes) for span in spans if span.outcome is not None]
+        [Response(partial(outcomes.answer, span.outcome, span.attributes), span) for span in spans if span.outcome]
     )
 
 

@@ -82,7 +82,7 @@ def resolve(path: str, import_module: Callable[[str], ModuleType]) -> Target:
 
 
 @contextlib.contextmanager
-def replaced(target: Target, respond: Callable[[], Answer | None]) -> Iterator[None]:
+def replaced(target: Target, respond: Callable[..., Answer | None]) -> Iterator[None]:
     """Put a stand-in wherever the target's callable is held, for the ``with`` block.
 
     Args:
@@ -174,7 +174,7 @@ def _not_there(owner: Any, name: str, path: str) -> TargetError:
 # --- stand-ins -------------------------------------------------------------------------------------------------------
 
 
-def _stand_in(target: Target, respond: Callable[[], Answer | None]) -> Any:
+def _stand_in(target: Target, respond: Callable[..., Answer | None]) -> Any:
     original = _unbound(target)
     made = functools.wraps(original)(_of_kind(original, respond)) if callable(original) else original
     if isinstance(target.original, staticmethod | classmethod) and isinstance(target.owner, type):
@@ -189,7 +189,7 @@ def _unbound(target: Target) -> Any:
     return target.original
 
 
-def _of_kind(original: Any, respond: Callable[[], Answer | None]) -> Callable[..., Any]:
+def _of_kind(original: Any, respond: Callable[..., Answer | None]) -> Callable[..., Any]:
     if inspect.iscoroutinefunction(original):
         return _awaitable(original, respond)
     if inspect.isasyncgenfunction(original):
@@ -197,9 +197,9 @@ def _of_kind(original: Any, respond: Callable[[], Answer | None]) -> Callable[..
     return _streaming(original, respond) if inspect.isgeneratorfunction(original) else _plain(original, respond)
 
 
-def _plain(original: Any, respond: Callable[[], Answer | None]) -> Callable[..., Any]:
+def _plain(original: Any, respond: Callable[..., Answer | None]) -> Callable[..., Any]:
     def respond_plainly(*args: Any, **kwargs: Any) -> Any:
-        answer = respond()
+        answer = respond(*args, **kwargs)
         if answer is None:
             return original(*args, **kwargs)
         return _given_later(answer) if answer.awaited else _given(answer)
@@ -207,9 +207,9 @@ def _plain(original: Any, respond: Callable[[], Answer | None]) -> Callable[...,
     return respond_plainly
 
 
-def _awaitable(original: Any, respond: Callable[[], Answer | None]) -> Callable[..., Any]:
+def _awaitable(original: Any, respond: Callable[..., Answer | None]) -> Callable[..., Any]:
     async def respond_awaited(*args: Any, **kwargs: Any) -> Any:
-        answer = respond()
+        answer = respond(*args, **kwargs)
         return await original(*args, **kwargs) if answer is None else _given(answer)
 
     return respond_awaited
@@ -218,8 +218,9 @@ def _awaitable(original: Any, respond: Callable[[], Answer | None]) -> Callable[
 def _given(answer: Answer) -> Any:
     if answer.chunks is not None:
         return streams.served(answer)
-    if answer.error is not None:
-        raise answer.error
+    failure = answer.failure()
+    if failure is not None:
+        raise failure
     return answer.value
 
 
@@ -227,17 +228,17 @@ async def _given_later(answer: Answer) -> Any:
     return _given(answer)
 
 
-def _streaming(original: Any, respond: Callable[[], Answer | None]) -> Callable[..., Any]:
+def _streaming(original: Any, respond: Callable[..., Answer | None]) -> Callable[..., Any]:
     def respond_streaming(*args: Any, **kwargs: Any) -> Any:
-        answer = respond()
+        answer = respond(*args, **kwargs)
         return (yield from original(*args, **kwargs) if answer is None else _items(answer))
 
     return respond_streaming
 
 
-def _async_streaming(original: Any, respond: Callable[[], Answer | None]) -> Callable[..., Any]:
+def _async_streaming(original: Any, respond: Callable[..., Answer | None]) -> Callable[..., Any]:
     async def respond_streaming(*args: Any, **kwargs: Any) -> Any:
-        answer = respond()
+        answer = respond(*args, **kwargs)
         if answer is None:
             async for item in original(*args, **kwargs):
                 yield item

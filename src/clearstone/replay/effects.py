@@ -1,0 +1,160 @@
+"""What a served call did to its object, done again.
+
+Idea: a call that is answered from the record does not run, so what it changed on ``self`` (and, with
+``record_effects=True``, in its arguments) is put there from what `clearstone.record.effects` has found then. It is
+written past properties and ``__setattr__``, as a checkpoint is restored.
+
+Invariant: what cannot be done is said, and nothing is raised for it.
+
+Where calls on one object overlapped, who changed what is not known. What was rebound, or changed in its middle, is then
+what the call that ended last has left; items that were added are added. Once all of them have been served that comes to
+the state of then, but for the order of what was added, and for what was both rebound and added to.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, OrderedDict, defaultdict, deque
+from typing import TYPE_CHECKING, Any
+
+from clearstone.checkpoint.attributes import slots_of
+from clearstone.codec import payload
+from clearstone.codec.exceptions import Unpicklable
+from clearstone.errors import ReplayError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from clearstone.run import BoundCall
+    from clearstone.span import Span
+
+_ABSENT = object()
+_LISTS = frozenset({list, deque, bytearray})
+_DICTS = frozenset({dict, defaultdict, OrderedDict, Counter})
+_CONTAINERS = _LISTS | _DICTS | {set}
+
+
+class Effects:
+    """Applies effects of served calls. Not locked: its owner is."""
+
+    def __init__(self) -> None:
+        self._written: dict[tuple[int, str], tuple[Any, int]] = {}
+        """Of attributes that calls which overlapped have rebound: the object, to keep its id its own, and when."""
+
+    def apply(self, call: BoundCall, span: Span) -> list[str]:
+        """Do to the object and the arguments of `call` what its recorded call did.
+
+        Args:
+            call: the served call.
+            span: the recorded one.
+
+        Returns:
+            What could not be done, or is not sure, a sentence each.
+        """
+        recorded = span.outcome.effects if span.outcome is not None else None
+        if recorded is None:
+            return []
+        try:
+            found: dict[str, Any] = payload.load(recorded)
+        except ReplayError as error:
+            return [f"what it did to its object is not done again: {error}"]
+        if not isinstance(found, dict):
+            return [f"what it did to its object was not recorded ({found!r})"]
+        told = list(self._to_object(call.instance, found, span)) if call.instance is not None else []
+        if "arguments" in found:
+            told += _to_arguments(call, *found["arguments"])
+        return told
+
+    def _to_object(self, instance: Any, found: Mapping[str, Any], span: Span) -> Iterator[str]:
+        ambiguous, changed = found.get("ambiguous", False), []
+        for name, value in found.get("set", {}).items():
+            if ambiguous and not self._is_last(instance, name, span):
+                continue
+            changed.append(name)
+            if isinstance(value, Unpicklable):
+                yield f"self.{name} is not set as it was: {value!r}"
+            else:
+                _write(instance, name, value)
+        for name in found.get("deleted", ()):
+            changed.append(name)
+            _write(instance, name, _ABSENT)
+        for kind in ("extended", "added", "contents"):
+            for name, value in found.get(kind, {}).items():
+                if ambiguous and kind == "contents" and not self._is_last(instance, name, span):
+                    continue
+                changed.append(name)
+                if isinstance(value, Unpicklable) or not _fill(_read(instance, name), kind, value):
+                    found_now = type(_read(instance, name)).__name__
+                    yield f"self.{name} is not {_DONE[kind]} as it was: it is {found_now} now"
+        if ambiguous:
+            names = ", ".join(f"self.{name}" for name in dict.fromkeys(changed))
+            yield (
+                f"calls on this object overlapped, so which of them changed {names} is not sure; "
+                f"@traced(..., replay='run') runs such a call again"
+            )
+
+    def _is_last(self, instance: Any, name: str, span: Span) -> bool:
+        """Whether no call that ended later has been served before: of overlapping ones the last one's value stays."""
+        ended, key = span.end_ns or span.start_ns, (id(instance), name)
+        _, before = self._written.get(key, (None, -1))
+        if ended < before:
+            return False
+        self._written[key] = instance, ended
+        return True
+
+
+_DONE = {"extended": "extended", "added": "filled", "contents": "changed"}
+
+
+def _to_arguments(call: BoundCall, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> list[str]:
+    told = []
+    passed = [*zip(call.args, args, strict=False), *((call.kwargs[name], kwargs[name]) for name in kwargs)]
+    for now, then in passed:
+        if _fill(now, "contents", then) or type(now) is not type(then):
+            continue
+        attributes = getattr(now, "__dict__", None)
+        if type(attributes) is dict and type(getattr(then, "__dict__", None)) is dict:
+            attributes.clear()
+            attributes.update(vars(then))
+        elif isinstance(then, Unpicklable):
+            told.append(f"an argument is not changed as it was: {then!r}")
+    return told
+
+
+def _read(instance: Any, name: str) -> Any:
+    found = getattr(instance, "__dict__", {}).get(name, _ABSENT)
+    if found is not _ABSENT:
+        return found
+    try:
+        return object.__getattribute__(instance, name)  # a slot
+    except AttributeError:
+        return _ABSENT
+
+
+def _write(instance: Any, name: str, value: Any) -> None:
+    """Set an attribute, or remove it, where it is: in the object's dict, or a slot."""
+    attributes: dict[str, Any] | None = getattr(instance, "__dict__", None)
+    if attributes is None or name in slots_of(type(instance)):
+        object.__delattr__(instance, name) if value is _ABSENT else object.__setattr__(instance, name, value)
+    elif value is _ABSENT:
+        attributes.pop(name, None)
+    else:
+        attributes[name] = value
+
+
+def _fill(held: Any, kind: str, value: Any) -> bool:
+    """Change a container in place; return False where it is another one than it was."""
+    is_other = type(held) is not type(value) if kind == "contents" else type(held) not in _GROWING[kind]
+    if is_other or type(held) not in _CONTAINERS:
+        return False
+    if kind == "contents":
+        held.clear()
+    if type(held) in _LISTS:
+        held.extend(value)
+    elif type(held) is Counter:  # its own `update` adds
+        dict.update(held, value)
+    else:
+        held.update(value)
+    return True
+
+
+_GROWING = {"extended": _LISTS, "added": _DICTS}

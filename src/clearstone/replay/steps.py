@@ -1,0 +1,148 @@
+"""Decorated calls that run again in a replay: where the calls below them are looked for, and compared at their end.
+
+Idea: a step is the current span while its code runs, so it follows tasks and threads as a recorded span does. When it
+has ended, what it gave is compared with what was recorded: a difference is no error, it is what the user came to see.
+
+Invariant: nothing that a step's code does is changed by it, and no value is kept longer than the comparison takes.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from clearstone.codec import payload
+from clearstone.codec.exceptions import dump_exception
+from clearstone.codec.payload import safe_repr
+from clearstone.errors import ReplayError
+from clearstone.replay.compare import difference
+from clearstone.run import PassingCall
+from clearstone.span import MAIN_ALIAS
+
+if TYPE_CHECKING:
+    from clearstone.replay.engine import Replay
+    from clearstone.replay.ledger import LedgerEntry
+    from clearstone.run import Run, StreamKind, Ticket
+    from clearstone.span import Outcome, Span
+
+
+class Step(PassingCall):
+    """A call that runs again (see `clearstone.run.OpenCall` and `clearstone.run.SpanAbove`).
+
+    Args:
+        replay: what it belongs to.
+        entry: what the ledger says of it if it gives what it gave; it may tell a difference already.
+        span: the recorded call that it is; None where the record has none.
+        above: the id of the recorded step that it is in, for the calls below it where it has none of its own.
+    """
+
+    is_span = True
+    inherited = in_boundary = False
+    number = 0
+    trace_id, parent = "0" * 32, None
+
+    def __init__(self, replay: Replay, entry: LedgerEntry, span: Span | None, above: str) -> None:
+        self.replay = replay
+        self.entry = entry
+        self.span = span
+        self.recorded = span.span_id if span is not None else above
+        self._chunks = 0
+        self._told = list(entry.told)
+
+    @property
+    def span_id(self) -> str:
+        """That of the recorded call."""
+        return self.recorded
+
+    @property
+    def recording(self) -> Run:
+        """Nothing in a replay is recorded."""
+        return self.replay
+
+    def ticket(self) -> Ticket:
+        """Refuse: a replay does not go into other processes."""
+        raise NotImplementedError("a replay does not go into other processes")
+
+    def streaming(self, _: StreamKind) -> bool:
+        """Follow a stream that was followed then."""
+        return self._outcome is not None and self._outcome.kind == "streamed"
+
+    def awaiting(self) -> bool:
+        """Follow what is awaited."""
+        return True
+
+    def chunk(self, value: Any) -> None:
+        """Compare an item of a stream with the one at its place."""
+        number, self._chunks = self._chunks, self._chunks + 1
+        chunks = self._outcome.chunks if self._outcome is not None else ()
+        if self._told or self.span is None:
+            return
+        if number < len(chunks):
+            self._compare(f"item {number}", lambda: payload.load(chunks[number].value), value)
+        else:
+            self._told.append(f"it gave {len(chunks)} items, now more")
+
+    def returned(self, value: Any) -> None:
+        """Compare what it gave."""
+        outcome = self._outcome
+        if outcome is not None and outcome.value is not None and outcome.failure is None:
+            recorded = outcome.value
+            self._compare("returned", lambda: payload.load(recorded), value)
+        elif outcome is not None:
+            self._told.append(f"{_told(outcome)}, now returned {safe_repr(value)}")
+        self._fewer_items()
+        self._end()
+
+    def raised(self, error: BaseException) -> None:
+        """Compare what it raised."""
+        if self.replay.refusal is not None:
+            self.replay.ended(self, "interrupted", ["the replay was stopped in it"])
+            return
+        outcome = self._outcome
+        if outcome is not None and outcome.failure is not None:
+            then, now = (f"{each.type_name}: {each.message}" for each in (outcome.failure, dump_exception(error)))
+            if then != _as_of_the_script(now):
+                self._told.append(f"raised {then}, now raised {now}")
+        elif outcome is not None:
+            self._told.append(f"{_told(outcome)}, now raised {safe_repr(error)}")
+        self._end()
+
+    def closed(self) -> None:
+        """Its consumer is done with it."""
+        if self._outcome is not None and self._outcome.complete:
+            self._told.append("its consumer read all of it, and now stopped before the end")
+        self._end()
+
+    @property
+    def _outcome(self) -> Outcome | None:
+        return self.span.outcome if self.span is not None else None
+
+    def _compare(self, what: str, recorded: Any, now: Any) -> None:
+        try:
+            found = difference(recorded(), now)
+        except ReplayError as error:
+            self._told.append(f"{what}: cannot be compared: {error}")
+            return
+        if found is not None:
+            self._told.append(f"{what}{found.path and ' ' + found.path}: recorded {found.recorded}, now {found.now}")
+
+    def _fewer_items(self) -> None:
+        outcome = self._outcome
+        if outcome is not None and outcome.kind == "streamed" and self._chunks < len(outcome.chunks):
+            self._told.append(f"it gave {len(outcome.chunks)} items, now {self._chunks}")
+
+    def _end(self) -> None:
+        if self.span is not None and self.span.outcome is None:
+            self.replay.ended(self, "interrupted", ["the record ends in it"])
+        else:
+            self.replay.ended(self, "changed" if self._told or self.span is None else "again", self._told)
+
+
+def _as_of_the_script(told: str) -> str:
+    """Name what is defined in a script as the record does, where it was not imported."""
+    return f"__main__{told.removeprefix(MAIN_ALIAS)}" if told.startswith(MAIN_ALIAS) else told
+
+
+def _told(outcome: Outcome) -> str:
+    if outcome.failure is not None:
+        return f"raised {outcome.failure.type_name}: {outcome.failure.message}"
+    return "recorded nothing that it returned"
