@@ -5,7 +5,9 @@ import sqlite3
 import subprocess
 import sys
 import textwrap
-from collections.abc import Callable, Iterator
+import threading
+import time
+from collections.abc import Callable, Generator, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
@@ -21,6 +23,8 @@ from clearstone.record import provider as providers
 from clearstone.record.default import default_provider
 from clearstone.span import Trace
 from clearstone.store import database, schema
+from clearstone.store.batch import Batch
+from clearstone.store.memory import MemoryTraceStore
 
 
 @contextmanager
@@ -79,6 +83,63 @@ def test_a_checkpoint_saved_while_the_store_is_locked_holds_the_payload_of_a_fil
         Agent().run()
     (file,) = (tmp_path / "home" / "checkpoints").glob("*.pack")
     assert results(CheckpointManager().load_checkpoint(file).trace) == {"tool": "y" * 5000}
+
+
+class Busy(MemoryTraceStore):
+    """A store that takes the next batch between two questions to the provider."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.free = threading.Event()
+        self.taken = threading.Event()
+
+    def apply(self, batch: Batch) -> None:
+        self.free.wait(10)
+        super().apply(batch)
+        self.taken.set()
+
+    def get_trace(self, trace_id: str) -> Trace:
+        try:
+            return super().get_trace(trace_id)
+        finally:
+            self.taken.clear()
+            self.free.set()
+            self.taken.wait(10)
+            time.sleep(0.05)  # until the journal has let go of it
+
+
+def test_what_the_store_takes_while_a_trace_is_read_is_in_it_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(providers, "GLANCE_SECONDS", 0.05)
+    provider = TracerProvider(store=Busy())
+    with provider.get_tracer().span("outer") as outer:
+        configure(provider=provider)
+        traced(name="tool")(lambda: "given")()
+        assert results(provider.trace_so_far(outer.trace_id)) == {"tool": "given"}
+    provider.shutdown()
+
+
+def test_a_call_whose_start_is_stored_and_whose_end_waits_has_ended_in_the_trace_so_far(
+    provider: TracerProvider,
+) -> None:
+    with provider.get_tracer().span("outer") as outer:
+        configure(provider=provider)
+
+        def stream() -> Generator[int, None, None]:
+            yield 1
+            yield 2
+
+        reading = traced(name="stream")(stream)()
+        next(reading)
+        assert provider.flush()
+        with locked(provider):
+            next(reading)
+            reading.close()
+            trace = provider.trace_so_far(outer.trace_id)
+    (found,) = [span for span in trace if span.name == "stream"]
+    assert not found.is_open
+    assert [payload.load(chunk.value) for chunk in found.chunks] == [1, 2]
+    assert found.input is not None
+    assert payload.load(found.input) == ((), {})
 
 
 @pytest.mark.usefixtures("faults_allowed")

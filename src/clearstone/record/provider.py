@@ -23,11 +23,12 @@ from clearstone.record.recovery import journal_folder, recover
 from clearstone.record.tracer import Tracer
 from clearstone.record.writer import Writer
 from clearstone.span import Trace
-from clearstone.store import blobs
+from clearstone.store import blobs, rows
 
 if TYPE_CHECKING:
     from clearstone.record.journal import OnFull
     from clearstone.store.base import TraceStore
+    from clearstone.store.batch import Batch
     from clearstone.store.sqlite import SQLiteTraceStore
 
 FLUSH_SECONDS = 10.0
@@ -151,18 +152,24 @@ class TracerProvider:
         Where the store cannot be read, the other two; the fault is counted. A store that is slow is not waited for
         long: what it has not taken yet is known here.
         """
-        stored = self._writer.flush(GLANCE_SECONDS)
+        # what waits is taken before the store is read: what the writer moves meanwhile is then in both, not in neither
+        waiting = None if self._writer.flush(GLANCE_SECONDS) else self._writer.unstored()
         trace = _trace_or_nothing(self._store, trace_id)
-        if not stored:
-            trace = trace.merged(self._unstored(trace_id))
+        if waiting is not None:
+            trace = trace.merged(self._with(waiting, trace))
         return trace.merged(self.open_part(trace_id))
 
-    def _unstored(self, trace_id: str) -> Trace:
+    def _with(self, waiting: Batch, stored: Trace) -> Trace:
+        """Return the spans of a trace that wait for the store: new ones, and open ones of which something waits."""
         from clearstone.store.memory import MemoryTraceStore  # at a checkpoint; programs that only record need it not
 
-        waiting = MemoryTraceStore(self.blobs)
-        waiting.apply(self._writer.unstored())
-        return _trace_or_nothing(waiting, trace_id)
+        of = {end.span_id for end in waiting.ends} | {chunk.span_id for chunk in waiting.chunks}
+        began = rows.batch_of(span for span in stored if span.is_open)
+        spans = [row for row in began.spans if row.span_id in of]
+        store = MemoryTraceStore(self.blobs)
+        store.apply(began._replace(spans=spans))
+        store.apply(waiting)
+        return _trace_or_nothing(store, stored.trace_id)
 
     def open_part(self, trace_id: str) -> Trace:
         """Return the open spans of a trace that belong to this provider, as they are now."""
