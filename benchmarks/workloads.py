@@ -6,6 +6,7 @@ beforehand, so that nothing but the call is timed. Imports only the standard lib
 
 import itertools
 import random
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -47,6 +48,18 @@ def fresh_conversation() -> list[dict[str, str]]:
 def fresh_replies() -> Iterator[str]:
     while True:
         yield f"{next(_serial):08d}{REPLIES[0][8:]}"
+
+
+def timed(ask: Callable[..., Any], calls: int, *, fresh: bool) -> float:
+    """Make so many calls of W2 (or W2f); return the seconds in them, by a clock that is real in a replay too."""
+    seconds = 0.0
+    for number in range(calls):
+        messages = fresh_conversation() if fresh else REPEATED[number % CONVERSATIONS]
+        begun = time.clock_gettime(time.CLOCK_MONOTONIC)
+        answer = ask(messages, **OPTIONS)
+        seconds += time.clock_gettime(time.CLOCK_MONOTONIC) - begun
+        assert answer["role"] == "assistant"
+    return seconds
 
 
 # --- the functions ---------------------------------------------------------------------------------------------------

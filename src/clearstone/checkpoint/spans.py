@@ -7,7 +7,6 @@ Idea: the rows are those of a store (`clearstone.store.base.Batch`), with each p
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from clearstone.codec import payload
@@ -24,19 +23,22 @@ _PAYLOADS = 4
 
 
 class _Pile:
-    """Payloads one after the other."""
+    """Payloads one after the other, equal ones once: a conversation is passed again and again."""
 
     def __init__(self) -> None:
         self.parts: list[bytes] = []
         self._size = 0
+        self._begins: dict[bytes, int] = {}
 
     def place(self, given: Payload | None) -> list[Any] | None:
         if given is None:
             return None
         form, data = payload.to_raw(given)
-        self.parts.append(data)
-        self._size += len(data)
-        return [form, self._size - len(data), len(data), given.name.hex()]
+        begin = self._begins.setdefault(data, self._size)
+        if begin == self._size and data:
+            self.parts.append(data)
+            self._size += len(data)
+        return [form, begin, len(data), given.name.hex()]
 
 
 def pack(trace: Trace) -> tuple[bytes, bytes]:
@@ -64,21 +66,32 @@ def unpack(trace_id: str, table: bytes, payloads: bytes) -> Trace:
         KeyError, TypeError, ValueError: they are not a trace's.
     """
     held = json.loads(table)
-    sites = [SiteRow(*site) for site in held["sites"]]
-    return Trace(trace_id, tuple(_unpacked(each, sites, payloads) for each in held["spans"]))
+    sites, taken = [SiteRow(*site) for site in held["sites"]], _Taken(payloads)
+    return Trace(trace_id, tuple(_unpacked(each, sites, taken) for each in held["spans"]))
 
 
-def _unpacked(held: Mapping[str, Any], sites: list[SiteRow], payloads: bytes) -> Span:
+def _unpacked(held: Mapping[str, Any], sites: list[SiteRow], taken: _Taken) -> Span:
     row = SpanRow(*held["row"], *(None,) * _PAYLOADS)
     row = row._replace(trace_id=bytes.fromhex(row.trace_id))  # type: ignore[arg-type]  # text in JSON
-    given = rows.Payloads(*(_taken(each, payloads) for each in held["payloads"]))
-    chunks = [Chunk(at_ns, _taken(each, payloads)) for at_ns, each in held["chunks"]]  # type: ignore[arg-type]
-    span = rows.span_of(row, sites[row.site], given, chunks, interrupted=held["interrupted"])
-    return replace(span, observed_ns=held["observed_ns"])
+    given = rows.Payloads(*map(taken.at, held["payloads"]))
+    chunks = [Chunk(at_ns, taken.at(each)) for at_ns, each in held["chunks"]]  # type: ignore[arg-type]
+    told = {"interrupted": held["interrupted"], "observed_ns": held["observed_ns"]}
+    return rows.span_of(row, sites[row.site], given, chunks, **told)
 
 
-def _taken(place: list[Any] | None, payloads: bytes) -> Payload | None:
-    if place is None:
-        return None
-    form, offset, length, name = place
-    return payload.of_raw(form, payloads[offset : offset + length], bytes.fromhex(name))
+class _Taken:
+    """Payloads out of a pile: one that stands for several is one object."""
+
+    def __init__(self, payloads: bytes) -> None:
+        self._payloads = payloads
+        self._known: dict[tuple[Any, ...], Payload] = {}
+
+    def at(self, place: list[Any] | None) -> Payload | None:
+        if place is None:
+            return None
+        found = self._known.get(key := tuple(place))
+        if found is None:
+            form, offset, length, name = place
+            data = self._payloads[offset : offset + length]
+            found = self._known[key] = payload.of_raw(form, data, bytes.fromhex(name))
+        return found

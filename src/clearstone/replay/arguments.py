@@ -8,6 +8,7 @@ What is recorded without its secrets is compared with what a record of today's a
 
 from __future__ import annotations
 
+import functools
 import re
 from typing import TYPE_CHECKING, Any
 
@@ -31,8 +32,12 @@ MOST_SHOWN = 12
 
 def names_of(call: BoundCall) -> tuple[str, ...]:
     """Return the names of what a call passes by position (see `clearstone.sites.positional_names`)."""
-    place = -1 if call.instance is not None else 0
-    return tuple(name.split("|")[place] for name in call.site.parameters)
+    return _names_of(call.site.parameters, bound=call.instance is not None)
+
+
+@functools.cache
+def _names_of(parameters: tuple[str, ...], *, bound: bool) -> tuple[str, ...]:
+    return tuple(name.split("|")[-1 if bound else 0] for name in parameters)
 
 
 def of_call(call: BoundCall, *, redacted: bool = False) -> dict[str, Any]:
@@ -91,8 +96,11 @@ def _nodes(given: Payload, names: Sequence[str]) -> Node:
 
 
 def _by_name(args: Sequence[Any], kwargs: Mapping[Any, Any], names: Sequence[str]) -> dict[str, Any]:
-    places = (names[place] if place < len(names) else f"*{place}" for place in range(len(args)))
-    return {**dict(zip(places, args, strict=True)), **kwargs}
+    found = dict(zip(names, args, strict=False))
+    for place in range(len(names), len(args)):
+        found[f"*{place}"] = args[place]
+    found.update(kwargs)
+    return found
 
 
 def _told(difference: Difference) -> str:

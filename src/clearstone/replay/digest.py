@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 import pickle
-from hashlib import blake2b
+from hashlib import blake2b, sha256
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from clearstone.codec.exceptions import Unpicklable
@@ -45,14 +45,14 @@ def quick(value: Any) -> bytes | None:
         pickler.dump(value)
     except (_NotPlain, ValueError, RecursionError, pickle.PicklingError):
         return None
-    return sink.hash.digest()
+    return sink.hash.digest()[:SIZE]
 
 
 class _Sink:
     """What a pickler writes, hashed."""
 
     def __init__(self) -> None:
-        self.hash = blake2b(digest_size=SIZE)
+        self.hash = sha256()
         self._size = 0
 
     def write(self, data: bytes) -> None:

@@ -103,8 +103,7 @@ class Replay:
         book = self.book
         if book is None:
             raise ReplayError(f"{call.site.target} was called before the replay began")
-        made = self.made(call)
-        return self.answered(made, lambda: book.answer(made), lambda: book.attempted(made))
+        return self.answered(self.made(call), book.answer, book.attempted)
 
     def made(self, call: BoundCall) -> Made:
         """Return a call with its number and its place."""
@@ -112,30 +111,32 @@ class Replay:
         step = above.recorded if isinstance(above, Step) and above.replay is self else ""
         return Made(call, step, self._ledger.number(call.site.key), made_at())
 
-    def answered(self, made: Made, find: Callable[[], Served], attempted: Callable[[], object]) -> Answer:
+    def answered(self, made: Made, find: Callable[[Made], Served], attempted: Callable[[Made], object]) -> Answer:
         """Return what `find` gives; a refusal of it, or an earlier one, is raised.
 
         Args:
             made: the call.
-            find: finds the recorded outcome.
-            attempted: called instead where an earlier call was refused.
+            find: finds the recorded outcome of a call.
+            attempted: called with it instead where an earlier call was refused.
 
         Raises:
             ReplayError: the first refusal of this replay.
         """
         if self._refusal is not None:
-            attempted()
+            attempted(made)
             self._refuse_again(made, self._refusal)
         try:
-            with payload.definitions_from(self._definitions), self._lock:
-                found = find()
+            with self._lock, payload.definitions_from(self._definitions):
+                found = find(made)
                 told = self._done(made, found)
         except ReplayError as error:
             self._enter(made, None, _verdict(error), (str(error).partition("\n")[0],))
             raise self.latch(error) from None
-        ambiguous = bool(told) and found.verdict == "reused"
-        self._enter(made, found.span, "ambiguous" if ambiguous else found.verdict, (*found.told, *told))
-        return self._until_the_record_ends(found.answer)
+        verdict = "ambiguous" if told and found.verdict == "reused" else found.verdict
+        self._enter(made, found.span, verdict, (*found.told, *told) if told else found.told)
+        answer = found.answer
+        is_whole = answer.pending is None and (answer.chunks is None or answer.complete)
+        return answer if is_whole else self._until_the_record_ends(answer)
 
     def _done(self, made: Made, found: Served) -> list[str]:
         """Do what the recorded call did to its object; return what of that could not be done."""
@@ -143,7 +144,8 @@ class Replay:
         if span is None:
             return []
         self._steps.serve(span.span_id)
-        return self._effects.apply(made.call, span) if span.site == made.call.site.key else []
+        is_own = span.outcome is not None and span.outcome.effects is not None and span.site == made.call.site.key
+        return self._effects.apply(made.call, span) if is_own else []
 
     def _refuse_again(self, made: Made, refusal: ReplayError) -> NoReturn:
         with self._lock:
@@ -155,16 +157,15 @@ class Replay:
         raise refusal
 
     def _enter(self, made: Made, span: Span | None, verdict: Verdict, told: tuple[str, ...] = ()) -> None:
-        self._ledger.enter(_entry(made, span, verdict, told))
+        site, span_id = made.call.site, span.span_id if span is not None else ""
+        self._ledger.enter(verdict, site.key, site.span_type, made.number, span_id, made.line, told)
 
     def _until_the_record_ends(self, answer: Answer) -> Answer:
         """Let what comes after the end of the record be the refusal that it is."""
         if answer.pending is not None:
             pending: Any = answer.pending
             return replace(answer, pending=lambda: self.latch(pending()))
-        if answer.chunks is not None and not answer.complete:
-            return replace(answer, chunks=self._up_to_the_end(answer.chunks))
-        return answer
+        return replace(answer, chunks=self._up_to_the_end(answer.chunks or ()))
 
     def _up_to_the_end(self, chunks: Iterable[Any]) -> Iterator[Any]:
         yield from chunks
@@ -183,8 +184,8 @@ class Replay:
         if span is None:
             told = ("the record has no such step here",)
         elif found is None:
-            told = tuple(_argument_differences(span, call))
-        return Step(self, _entry(made, span, "again", told), span, made.step)
+            told = tuple(f"its arguments: {each}" for each in arguments.told_differences(span, call))
+        return Step(self, made, span, told)
 
     def ended(self, step: Step, verdict: Verdict, told: Sequence[str]) -> None:
         """Enter a step that has ended."""
@@ -192,7 +193,7 @@ class Replay:
             if step.span is not None:
                 self._steps.end(step.span.span_id)
         is_first = step.span is None and not step.recorded  # the method that was named: it need not be in the record
-        self._ledger.enter(replace(step.entry, verdict="again" if is_first else verdict, told=tuple(told)))
+        self._enter(step.made, step.span, "again" if is_first else verdict, tuple(told))
 
     # --- refusals ----------------------------------------------------------------------------------------------------
 
@@ -216,11 +217,6 @@ class Replay:
             return self._refusal
 
 
-def _entry(made: Made, span: Span | None, verdict: Verdict, told: tuple[str, ...]) -> LedgerEntry:
-    site, span_id = made.call.site, span.span_id if span is not None else ""
-    return LedgerEntry(verdict, site.key, site.span_type, made.number, span_id, made.line, told)
-
-
 def _left(span: Span) -> LedgerEntry:
     verdict: Verdict = "unused" if span.outcome is not None else "interrupted"
     return LedgerEntry(verdict, span.site or span.name, span.span_type, span_id=span.span_id)
@@ -228,7 +224,3 @@ def _left(span: Span) -> LedgerEntry:
 
 def _verdict(error: ReplayError) -> Verdict:
     return "beyond" if isinstance(error, BeyondRecord | ReplayExhausted) else "diverged"
-
-
-def _argument_differences(span: Span, call: BoundCall) -> list[str]:
-    return [f"its arguments: {each}" for each in arguments.told_differences(span, call)]

@@ -115,7 +115,7 @@ class OpenLedger:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._entries: list[LedgerEntry] = []
+        self._entries: list[tuple[Any, ...]] = []
         self._numbers: dict[str, int] = {}
 
     def number(self, site: str) -> int:
@@ -124,12 +124,10 @@ class OpenLedger:
             number = self._numbers[site] = self._numbers.get(site, 0) + 1
             return number
 
-    def enter(self, entry: LedgerEntry) -> None:
-        """Add a call that was made."""
-        with self._lock:
-            self._entries.append(entry)
+    def enter(self, *fields: Any) -> None:
+        """Add a call that was made: the fields of its `LedgerEntry`, which is made when somebody reads."""
+        self._entries.append(fields)
 
     def closed(self, left: Sequence[LedgerEntry]) -> Ledger:
         """Return the ledger, with what is left of the record at its end."""
-        with self._lock:
-            return Ledger((*self._entries, *left))
+        return Ledger((*(LedgerEntry(*fields) for fields in self._entries.copy()), *left))

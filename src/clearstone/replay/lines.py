@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import linecache
+import os
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
+
+import clearstone
 
 if TYPE_CHECKING:
     from types import FrameType
 
-_NOT_THE_USERS = frozenset({"clearstone", "wrapt", "asyncio", "concurrent", "threading", "functools", "contextlib"})
+_NOT_THE_USERS = frozenset({"wrapt", "asyncio", "concurrent", "threading", "functools", "contextlib"})
+_OURS = str(Path(clearstone.__file__).parent) + os.sep
+_is_users: dict[str, bool] = {}
+"""By the file of the code."""
 
 
 def made_at() -> str:
@@ -19,9 +26,13 @@ def made_at() -> str:
     """
     frame: FrameType | None = sys._getframe(1)
     while frame is not None:
-        room = (frame.f_globals.get("__name__") or "").partition(".")[0]
-        if room not in _NOT_THE_USERS:
-            return f"{frame.f_code.co_filename}:{frame.f_lineno}"
+        file = frame.f_code.co_filename
+        is_users = _is_users.get(file)
+        if is_users is None:
+            room = (frame.f_globals.get("__name__") or "").partition(".")[0]
+            is_users = _is_users[file] = not file.startswith(_OURS) and room not in _NOT_THE_USERS
+        if is_users:
+            return f"{file}:{frame.f_lineno}"
         frame = frame.f_back
     return ""
 

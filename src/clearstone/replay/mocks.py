@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from types import ModuleType
 
     from clearstone.replay.engine import Replay
+    from clearstone.replay.match import Made
     from clearstone.replay.targets import Target
     from clearstone.span import Span, Trace
 
@@ -126,10 +127,10 @@ def _respond(replay: Replay, mock: Mock, *args: Any, **kwargs: Any) -> Answer | 
             return replay.serve(BoundCall(site, args[0], args[1:], kwargs))
         return replay.serve(BoundCall(site, None, args, kwargs))
     made = replay.made(BoundCall(Site(mock.path, mock.path, mock.span_type, "serve"), None, args, kwargs))
-    return replay.answered(made, partial(_next, mock), mock.responses.attempted)
+    return replay.answered(made, partial(_next, mock), lambda _: mock.responses.attempted())
 
 
-def _next(mock: Mock) -> Served:
+def _next(mock: Mock, _: Made) -> Served:
     response = mock.responses.take(mock.path)
     return Served(response.produce(), response.span, "reused by order")
 

@@ -165,14 +165,22 @@ class _Site:
         return [span for number, span in enumerate(self.spans) if number not in self._given]
 
     def take(self, call: BoundCall, step: str) -> Found | None:
-        for queue, is_exact in self._queues(call):
-            number = queue.next(step, self._given, self._steps)
+        indexes = self._made(call)
+        for index in indexes:  # the way of nearly every call
+            queue = index.soon(call)
+            number = queue.next(step, self._given, self._steps) if queue is not None else None
             if number is not None:
-                return Found(self._give(number), is_exact)
+                return Found(self._give(number))
+        for index in indexes:
+            for queue, is_exact in index.queues(call):
+                number = queue.next(step, self._given, self._steps)
+                if number is not None:
+                    return Found(self._give(number), is_exact)
         return None
 
     def equal(self, call: BoundCall) -> list[Span]:
-        return [self.spans[number] for number in sorted({each for queue, _ in self._queues(call) for each in queue})]
+        queues = (queue for index in self._made(call) for queue, _ in index.queues(call))
+        return [self.spans[number] for number in sorted({each for queue in queues for each in queue})]
 
     def take_next(self, step: str, *, anywhere: bool) -> Span | None:
         number = self._all.next(step, self._given, self._steps, anywhere=anywhere or not step)
@@ -182,14 +190,13 @@ class _Site:
         self._given.add(number)
         return self.spans[number]
 
-    def _queues(self, call: BoundCall) -> Iterator[tuple[_Queue, bool]]:
+    def _made(self, call: BoundCall) -> list[_Index]:
         if not self._indexes:
             numbered = [(number, self._steps.of(span.span_id), span) for number, span in enumerate(self.spans)]
             for redacted in (False, True):
                 of = [each for each in numbered if _is_redacted(each[2]) is redacted]
                 self._indexes += [_Index(of, call, redacted=redacted)] if of else []
-        for index in self._indexes:
-            yield from index.queues(call)
+        return self._indexes
 
 
 def _is_redacted(span: Span) -> bool:
@@ -197,25 +204,24 @@ def _is_redacted(span: Span) -> bool:
 
 
 class _Queue:
-    """Numbers of recorded calls in their order, together and by the step they were made in."""
+    """Numbers of recorded calls in their order, and the step each was made in."""
+
+    __slots__ = ("_left", "_numbers", "_of")
 
     def __init__(self, numbers: Iterable[tuple[str, int]] = ()) -> None:
-        self._every: list[int] = []
-        self._left: deque[tuple[str, int]] = deque()
-        self._of: dict[str, deque[int]] = defaultdict(deque)
-        for step, number in numbers:
-            self.add(step, number)
+        self._numbers = list(numbers)
+        self._left: deque[tuple[str, int]] | None = None  # made when it is first asked
+        self._of: dict[str, deque[int]] = {}
 
     def add(self, step: str, number: int) -> None:
-        self._every.append(number)
-        self._left.append((step, number))
-        self._of[step].append(number)
+        self._numbers.append((step, number))
 
     def __iter__(self) -> Iterator[int]:
-        return iter(self._every)
+        return (number for _, number in self._numbers)
 
     def next(self, step: str, given: set[int], steps: Steps, *, anywhere: bool = True) -> int | None:
         """Return the first that was not given: of this step, else (`anywhere`) of one that it is free for."""
+        left = self._left if self._left is not None else self._begun()
         own = self._of.get(step) if step else None
         while own and own[0] in given:
             own.popleft()
@@ -223,9 +229,15 @@ class _Queue:
             return own[0]
         if not anywhere:
             return None
-        while self._left and self._left[0][1] in given:
-            self._left.popleft()
-        return next((each for of, each in self._left if each not in given and steps.is_free_for(step, of)), None)
+        while left and left[0][1] in given:
+            left.popleft()
+        return next((each for of, each in left if each not in given and steps.is_free_for(step, of)), None)
+
+    def _begun(self) -> deque[tuple[str, int]]:
+        self._left = deque(self._numbers)
+        for step, number in self._numbers:
+            self._of.setdefault(step, deque()).append(number)
+        return self._left
 
 
 class _Index:
@@ -242,16 +254,18 @@ class _Index:
         self._names = arguments.names_of(call)
         self._redacted = redacted
         self._unknown: set[int] = set()
+        self._opaque: set[int] = set()
         self._quick = self._indexed(lambda _, recorded: quick(recorded))
         self._canonical: dict[bytes, _Queue] | None = None
-        self._opaque: set[int] = set()
+
+    def soon(self, call: BoundCall) -> _Queue | None:
+        """Return the calls with the quick digest of the arguments of `call`."""
+        digest = quick(arguments.of_call(call, redacted=self._redacted))
+        return self._quick.get(digest) if digest is not None else None
 
     def queues(self, call: BoundCall) -> Iterator[tuple[_Queue, bool]]:
-        """Give the calls with the arguments of `call`, and whether all are known to be; soonest found, first."""
+        """Give the calls with the arguments of `call`, and whether all of them are known to be the same."""
         now = arguments.of_call(call, redacted=self._redacted)
-        digest = quick(now)
-        if digest is not None and digest in self._quick:
-            yield self._quick[digest], True
         if self._canonical is None:
             self._canonical = self._indexed(self._whole)
         whole = canonical(now).value
@@ -267,12 +281,19 @@ class _Index:
 
     def _indexed(self, digest_of: Callable[[int, Any], bytes | None]) -> dict[bytes, _Queue]:
         found: dict[bytes, _Queue] = defaultdict(_Queue)
+        known: dict[bytes, bytes | None] = {}  # by the names of payloads: many calls are given the same
         for number, step, span in self._calls:
-            try:
-                digest = digest_of(number, arguments.of_span(span, self._names))
-            except ReplayError:  # they were not recorded, or do not load today: nothing is known to be equal to them
-                self._unknown.add(number)
-                continue
+            name = span.input.name if span.input is not None else b""
+            if name not in known:
+                try:
+                    digest = digest_of(number, arguments.of_span(span, self._names))
+                except ReplayError:  # not recorded, or it does not load today: nothing is known to be equal to it
+                    self._unknown.add(number)
+                    continue
+                if name and number not in self._opaque:
+                    known[name] = digest
+            else:
+                digest = known[name]
             if digest is not None:
                 found[digest].add(step, number)
         return dict(found)

@@ -19,8 +19,10 @@ from clearstone.run import PassingCall
 from clearstone.span import MAIN_ALIAS
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from clearstone.replay.engine import Replay
-    from clearstone.replay.ledger import LedgerEntry
+    from clearstone.replay.match import Made
     from clearstone.run import Run, StreamKind, Ticket
     from clearstone.span import Outcome, Span
 
@@ -30,9 +32,9 @@ class Step(PassingCall):
 
     Args:
         replay: what it belongs to.
-        entry: what the ledger says of it if it gives what it gave; it may tell a difference already.
+        made: the call; its step is where the calls below it are looked for, where it has no recorded call of its own.
         span: the recorded call that it is; None where the record has none.
-        above: the id of the recorded step that it is in, for the calls below it where it has none of its own.
+        told: what is different already.
     """
 
     is_span = True
@@ -40,13 +42,13 @@ class Step(PassingCall):
     number = 0
     trace_id, parent = "0" * 32, None
 
-    def __init__(self, replay: Replay, entry: LedgerEntry, span: Span | None, above: str) -> None:
+    def __init__(self, replay: Replay, made: Made, span: Span | None, told: Sequence[str]) -> None:
         self.replay = replay
-        self.entry = entry
+        self.made = made
         self.span = span
-        self.recorded = span.span_id if span is not None else above
+        self.recorded = span.span_id if span is not None else made.step
         self._chunks = 0
-        self._told = list(entry.told)
+        self._told = list(told)
 
     @property
     def span_id(self) -> str:

@@ -34,7 +34,13 @@ class Payloads(NamedTuple):
 
 
 def span_of(
-    row: SpanRow, site: SiteRow, given: Payloads, chunks: Iterable[Chunk], *, interrupted: bool = False
+    row: SpanRow,
+    site: SiteRow,
+    given: Payloads,
+    chunks: Iterable[Chunk],
+    *,
+    interrupted: bool = False,
+    observed_ns: int | None = None,
 ) -> Span:
     """Return the span of a row.
 
@@ -44,8 +50,11 @@ def span_of(
         given: its payloads.
         chunks: the items of its stream, in order.
         interrupted: whether its process died before its end.
+        observed_ns: when it was looked at, nanoseconds since the epoch; None for now.
     """
     is_open = row.end_ns is None
+    if observed_ns is None:
+        observed_ns = time.time_ns() if is_open and not interrupted else 0
     return Span(
         trace_id=row.trace_id.hex(),
         span_id=id_text(row.span_id),
@@ -53,7 +62,7 @@ def span_of(
         name=site.name,
         start_ns=row.start_ns,
         end_ns=row.end_ns,
-        observed_ns=time.time_ns() if is_open and not interrupted else 0,
+        observed_ns=observed_ns,
         order=row.start_order,
         kind=SpanKind(site.kind),
         span_type=site.span_type,
