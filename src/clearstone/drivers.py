@@ -151,6 +151,12 @@ def _answered(answer: runs.Answer) -> Any:
 
 
 def _given(answer: runs.Answer) -> Any:
+    if answer.pace is not None:
+        answer.pace.at_once()
+    return _result(answer)
+
+
+def _result(answer: runs.Answer) -> Any:
     if answer.chunks is not None:
         return streams.served(answer)
     failure = answer.failure()
@@ -167,9 +173,16 @@ async def _given_later(answer: runs.Answer) -> Any:
     """
     import asyncio
 
+    pace = answer.pace
     if answer.pending is not None or isinstance(answer.error, asyncio.CancelledError):
-        await asyncio.sleep(A_YEAR)
-    return _given(answer)
+        try:
+            await asyncio.sleep(A_YEAR)
+        finally:
+            if pace is not None:
+                pace.finish()
+    elif pace is not None:
+        await pace.later()
+    return _result(answer)
 
 
 # --- coroutines ------------------------------------------------------------------------------------------------------

@@ -50,6 +50,19 @@ class BoundCall:
     streams: bool = False
 
 
+class Pace(Protocol):
+    """How a served call ends."""
+
+    def at_once(self) -> None:
+        """End it: nobody awaits it."""
+
+    async def later(self) -> None:
+        """Wait for its end."""
+
+    def finish(self) -> None:
+        """Do what is to be done at its end."""
+
+
 @dataclass(frozen=True, slots=True)
 class Answer:
     """An outcome given instead of calling: `error` if set, else `chunks` as a stream if set, else `value`.
@@ -57,7 +70,7 @@ class Answer:
     For a stream `value` is what the generator returns, `error` is raised after the chunks, and `complete` is False
     where its consumer stopped reading before the end. `stream` says how a stream that is no generator's is read,
     `awaited` that a plain function gave an awaitable of it. `pending`, for a call that had not ended when the record
-    did, gives what is raised once there is nothing else to wait for.
+    did, gives what is raised once there is nothing else to wait for. `pace` is asked when the call is to end.
     """
 
     value: Any = None
@@ -67,6 +80,7 @@ class Answer:
     stream: StreamKind = "iterator"
     awaited: bool = False
     pending: Callable[[], BaseException] | None = None
+    pace: Pace | None = None
 
     def failure(self) -> BaseException | None:
         """Return what is to be raised, if anything is."""

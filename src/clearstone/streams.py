@@ -325,6 +325,8 @@ def served(answer: Answer) -> ServedStream | ServedAsyncStream:
 
 def played(answer: Answer) -> Generator[Any, Any, Any]:
     """Yield the recorded items of a stream, then end as it did."""
+    if answer.pace is not None:
+        answer.pace.finish()
     yield from answer.chunks or ()
     failure = answer.failure()
     if failure is not None:

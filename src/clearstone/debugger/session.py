@@ -241,6 +241,7 @@ class ReplayEngine:
 
     def _infer(self, replay: Replay, call: Call) -> list[tuple[str, str, int]]:
         self._note_what_is_served(call)
+        replay.follows = True
         replay.book = InferredBook(
             replay.record, strict=self._strict is not False, changes=lambda: in_one_line(self._changes)
         )

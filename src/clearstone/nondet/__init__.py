@@ -2,6 +2,7 @@
 
 from clearstone.nondet.carry import carried
 from clearstone.nondet.clock import VirtualClock
+from clearstone.nondet.clock import current as current_clock
 from clearstone.nondet.context import deterministic, run
 
-__all__ = ["VirtualClock", "carried", "deterministic", "run"]
+__all__ = ["VirtualClock", "carried", "current_clock", "deterministic", "run"]

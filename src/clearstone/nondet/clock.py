@@ -4,6 +4,9 @@ Idea: one number, the nanoseconds slept so far, moves every clock there is: the 
 (monotonic, perf_counter, process_time, thread_time) and the clock of the event loop. On top of it each read of a steady
 clock adds a microsecond, because code divides by elapsed times and sorts by them.
 
+A replay that follows a record (`follow`) lets time pass that the loop's timers do not see: the microseconds in which
+the recorded code computed. A timeout is as long as it was then, and the wall clock is right at each call.
+
 Invariant: two runs that read and sleep in the same order see the same values; no clock ever goes back.
 
 Refused: real time scaled or shifted (never twice the same); one clock per thread (two threads could disagree about
@@ -51,12 +54,13 @@ class VirtualClock:
     """
 
     # A re-entrant lock: a finalizer or a signal handler may read the clock in the middle of a read.
-    __slots__ = ("_lock", "_moved", "_steady", "_ticks", "_wall", "_watch")
+    __slots__ = ("_ahead", "_lock", "_moved", "_steady", "_ticks", "_wall", "_watch")
 
     def __init__(self, start_ns: int) -> None:
         self._wall = start_ns
         self._steady = 1_000 * SECOND + start_ns % DAY
         self._moved = 0
+        self._ahead = 0
         self._ticks = 0
         self._watch = PollWatch()
         self._lock = threading.RLock()
@@ -71,12 +75,12 @@ class VirtualClock:
 
     def time_ns(self) -> int:
         """Return the wall clock in nanoseconds since the epoch; looking moves nothing and is not counted."""
-        return self._wall + self._moved
+        return self._wall + self._moved + self._ahead
 
     def monotonic_ns(self) -> int:
         """Return the steady clocks in nanoseconds, without the microsecond that a read through `time` adds."""
         with self._lock:
-            return self._steady + self._moved + self._ticks
+            return self._steady + self._moved + self._ahead + self._ticks
 
     def advance(self, seconds: float) -> None:
         """Move all clocks forward, as `time.sleep` does.
@@ -99,6 +103,27 @@ class VirtualClock:
             self._moved += amount
             self._watch.moved()
 
+    def follow(self, time_ns: int) -> None:
+        """Move the wall and the steady clocks forward to a moment, and leave the event loop's timers where they are.
+
+        Args:
+            time_ns: nanoseconds since the epoch; one that has passed moves nothing.
+        """
+        with self._lock:
+            amount = time_ns - self.time_ns()
+            if amount > 0:
+                self._ahead += amount
+                self._watch.moved()
+
+    def reach_wall(self, time_ns: int) -> None:
+        """Move all clocks forward to a moment, as a call does that takes until then.
+
+        Args:
+            time_ns: nanoseconds since the epoch; one that has passed moves nothing.
+        """
+        with self._lock:
+            self.advance_ns(max(0, time_ns - self.time_ns()))
+
     # --- what the dispatchers and the event loop read ----------------------------------------------------------------
 
     def loop_ns(self) -> int:
@@ -114,7 +139,7 @@ class VirtualClock:
         """Return `time_ns` for code that polls if it does this too often (`PollWatch.seen`)."""
         with self._lock:
             self._watch.seen(caller, WALL_CLOCK)
-            return self._wall + self._moved
+            return self._wall + self._moved + self._ahead
 
     def read_loop(self, caller: FrameType) -> int:
         """Return `loop_ns` for code that polls if it does this too often (`PollWatch.seen`)."""
@@ -127,4 +152,4 @@ class VirtualClock:
         with self._lock:
             self._watch.seen(caller, name)
             self._ticks += MICROSECOND
-            return self._steady + self._moved + self._ticks
+            return self._steady + self._moved + self._ahead + self._ticks

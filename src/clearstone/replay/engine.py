@@ -12,16 +12,18 @@ from __future__ import annotations
 
 import threading
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from clearstone import run
+from clearstone import nondet, run
 from clearstone.codec import payload
 from clearstone.errors import BeyondRecord, ReplayError, ReplayExhausted
 from clearstone.replay import arguments
 from clearstone.replay.effects import Effects
-from clearstone.replay.ledger import LedgerEntry, OpenLedger
+from clearstone.replay.ledger import TOLD, VERDICT, LedgerEntry, OpenLedger
 from clearstone.replay.lines import made_at
 from clearstone.replay.match import Made
+from clearstone.replay.pace import Pace, timed
 from clearstone.replay.recorded import RecordedCalls, Steps
 from clearstone.replay.steps import Step
 from clearstone.run import PASSING, Answer, BoundCall, OpenCall, PassingCall
@@ -70,6 +72,8 @@ class Replay:
         self._refused = 0
         self.record = RecordedCalls(trace, self._steps)
         self.book: Book | None = None
+        self.follows = False
+        """Whether the clock goes as it went then: a served call takes as long as it took."""
 
     @property
     def refusal(self) -> ReplayError | None:
@@ -128,24 +132,37 @@ class Replay:
         try:
             with self._lock, payload.definitions_from(self._definitions):
                 found = find(made)
-                told = self._done(made, found)
         except ReplayError as error:
             self._enter(made, None, _verdict(error), (str(error).partition("\n")[0],))
             raise self.latch(error) from None
-        verdict = "ambiguous" if told and found.verdict == "reused" else found.verdict
-        self._enter(made, found.span, verdict, (*found.told, *told) if told else found.told)
-        answer = found.answer
-        is_whole = answer.pending is None and (answer.chunks is None or answer.complete)
-        return answer if is_whole else self._until_the_record_ends(answer)
+        entry = self._enter(made, found.span, found.verdict, found.told)
+        return found.answer if found.span is None else self._given(made, found, found.span, entry)
 
-    def _done(self, made: Made, found: Served) -> list[str]:
-        """Do what the recorded call did to its object; return what of that could not be done."""
-        span = found.span
-        if span is None:
-            return []
-        self._steps.serve(span.span_id)
-        is_own = span.outcome is not None and span.outcome.effects is not None and span.site == made.call.site.key
-        return self._effects.apply(made.call, span) if is_own else []
+    def _given(self, made: Made, found: Served, span: Span, entry: list[Any]) -> Answer:
+        """Return an answer that ends as the recorded call did: at its time, with what it did to its object."""
+        with self._lock:
+            self._steps.serve(span.span_id)
+        answer, outcome = found.answer, span.outcome
+        does = outcome is not None and outcome.effects is not None and span.site == made.call.site.key
+        finish = partial(self._finish, made, span, entry) if does else None
+        clock = nondet.current_clock.get() if self.follows else None
+        if clock is not None or finish is not None:
+            answer = replace(answer, pace=Pace(clock, span, finish))
+        if answer.chunks is not None and outcome is not None:
+            chunks = timed(clock, outcome.chunks, answer.chunks) if clock is not None else answer.chunks
+            answer = replace(answer, chunks=chunks if answer.complete else self._up_to_the_end(chunks))
+        if answer.pending is not None:
+            pending: Any = answer.pending
+            answer = replace(answer, pending=lambda: self.latch(pending()))
+        return answer
+
+    def _finish(self, made: Made, span: Span, entry: list[Any]) -> None:
+        """Do what the recorded call did to its object; say what of that could not be done."""
+        with self._lock, payload.definitions_from(self._definitions):
+            told = self._effects.apply(made.call, span)
+        if told:
+            entry[VERDICT] = "ambiguous" if entry[VERDICT] == "reused" else entry[VERDICT]
+            entry[TOLD] = (*entry[TOLD], *told)
 
     def _refuse_again(self, made: Made, refusal: ReplayError) -> NoReturn:
         with self._lock:
@@ -156,16 +173,9 @@ class Replay:
         self._enter(made, None, _verdict(refusal), ("refused: the replay had ended with the refusal before it",))
         raise refusal
 
-    def _enter(self, made: Made, span: Span | None, verdict: Verdict, told: tuple[str, ...] = ()) -> None:
+    def _enter(self, made: Made, span: Span | None, verdict: Verdict, told: tuple[str, ...] = ()) -> list[Any]:
         site, span_id = made.call.site, span.span_id if span is not None else ""
-        self._ledger.enter(verdict, site.key, site.span_type, made.number, span_id, made.line, told)
-
-    def _until_the_record_ends(self, answer: Answer) -> Answer:
-        """Let what comes after the end of the record be the refusal that it is."""
-        if answer.pending is not None:
-            pending: Any = answer.pending
-            return replace(answer, pending=lambda: self.latch(pending()))
-        return replace(answer, chunks=self._up_to_the_end(answer.chunks or ()))
+        return self._ledger.enter(verdict, site.key, site.span_type, made.number, span_id, made.line, told)
 
     def _up_to_the_end(self, chunks: Iterable[Any]) -> Iterator[Any]:
         yield from chunks

@@ -110,12 +110,16 @@ class Ledger:
         return " · ".join(f"{each} {found[each]}" for each in shown)
 
 
+VERDICT, TOLD = 0, 6
+"""Places of two fields of an entry."""
+
+
 class OpenLedger:
     """A ledger while it is written, from any thread."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._entries: list[tuple[Any, ...]] = []
+        self._entries: list[list[Any]] = []
         self._numbers: dict[str, int] = {}
 
     def number(self, site: str) -> int:
@@ -124,9 +128,15 @@ class OpenLedger:
             number = self._numbers[site] = self._numbers.get(site, 0) + 1
             return number
 
-    def enter(self, *fields: Any) -> None:
-        """Add a call that was made: the fields of its `LedgerEntry`, which is made when somebody reads."""
-        self._entries.append(fields)
+    def enter(self, *fields: Any) -> list[Any]:
+        """Add a call that was made: the fields of its `LedgerEntry`, which is made when somebody reads.
+
+        Returns:
+            The fields; what is known later may be changed in it.
+        """
+        entry = list(fields)
+        self._entries.append(entry)
+        return entry
 
     def closed(self, left: Sequence[LedgerEntry]) -> Ledger:
         """Return the ledger, with what is left of the record at its end."""

@@ -216,6 +216,8 @@ def _awaitable(original: Any, respond: Callable[..., Answer | None]) -> Callable
 
 
 def _given(answer: Answer) -> Any:
+    if answer.pace is not None:
+        answer.pace.at_once()
     if answer.chunks is not None:
         return streams.served(answer)
     failure = answer.failure()
@@ -250,6 +252,8 @@ def _async_streaming(original: Any, respond: Callable[..., Answer | None]) -> Ca
 
 
 def _items(answer: Answer) -> Iterator[Any]:
+    if answer.pace is not None:
+        answer.pace.finish()
     yield from answer.chunks if answer.chunks is not None else answer.value if answer.error is None else ()
     if answer.error is not None:
         raise answer.error
