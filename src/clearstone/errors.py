@@ -18,6 +18,7 @@
         ├── ReplayExhausted         (StopIteration)       a served call found no recorded outcome left
         ├── ReplayDivergence                              a served call differs from every recorded one
         ├── BeyondRecord                                  the replay got past the end of the record
+        ├── LiveCallRefused         (PermissionError)     the replayed code was about to go out, or start a process
         ├── UnservableOutcome                             the recorded outcome holds a stand-in, not the value
         ├── MissingMemberError                            an attribute that could not be saved was used
         └── FrozenClockError        (TimeoutError)        a loop waits for a clock that only ``sleep`` moves
@@ -89,6 +90,10 @@ class ReplayDivergence(ReplayError):  # noqa: N818 - a replay that took another 
 
 class BeyondRecord(ReplayError):  # noqa: N818 - not a failure: the code got further than it did when recorded
     """The replay got past the end of the record, into a call it does not have."""
+
+
+class LiveCallRefused(ReplayError, PermissionError):  # noqa: N818 - the guard did its work
+    """The replayed code was about to use the network, start a process, or (where that is refused) change a file."""
 
 
 class UnservableOutcome(ReplayError):  # noqa: N818 - the outcome is at fault

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -17,6 +17,9 @@ from clearstone.cli.place import place, place_options
 from clearstone.cli.querying import search
 from clearstone.cli.timelines import timeline
 from clearstone.cli.trusting import trust
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 __all__ = ["ALL", "place", "place_options"]
 
@@ -37,6 +40,13 @@ _strict = click.option(
     "--strict/--no-strict",
     default=None,
     help="Whether a call with other arguments than any recorded one ends the replay. It does, but with --mock.",
+)
+_allow = click.option(
+    "--allow", multiple=True, type=click.Choice(["network", "subprocess"]), help="Let this happen for real."
+)
+_deny = click.option("--deny", multiple=True, type=click.Choice(["files"]), help="Refuse to change files.")
+_live = click.option(
+    "--live", "passthrough", multiple=True, metavar="FUNCTION", help="Call this decorated function for real."
 )
 _function = click.option("--function", metavar="NAME", help="Call this method instead of the one that failed.")
 
@@ -106,53 +116,38 @@ def inspect(checkpoint: str, as_json: bool) -> None:
         render.inspection(found)
 
 
+def _replaying(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options that every replay has, in the order the help lists them."""
+    for option in reversed((_function, _code, _state_only, _strict, _allow, _deny, _live)):
+        command = option(command)
+    return command
+
+
 @click.command()
 @click.argument("checkpoint")
-@_function
-@_code
-@_state_only
-@_strict
+@_replaying
 @_json
 @place_options
 @click.pass_context
-def replay(
-    ctx: click.Context,
-    checkpoint: str,
-    *,
-    function: str | None,
-    code: Any,
-    state_only: str | None,
-    strict: bool | None,
-    as_json: bool,
-) -> None:
+def replay(ctx: click.Context, /, checkpoint: str, *, function: str | None, as_json: bool, **given: Any) -> None:
     """Make the failed call of CHECKPOINT again.
 
     Outside calls are answered from the record: no network, no tokens.
     """
     from clearstone.cli.replaying import replay_checkpoint
 
-    found = _load(checkpoint, state_only)
-    ctx.exit(replay_checkpoint(found, function=function, code=code, strict=strict, as_json=as_json))
+    found = _load(checkpoint, given.pop("state_only"))
+    ctx.exit(replay_checkpoint(found, given, function=function, as_json=as_json))  # type: ignore[arg-type]  # as named
 
 
 @click.command()
 @click.argument("checkpoint")
-@_function
-@_code
-@_state_only
-@_strict
+@_replaying
 @click.option("--mock", "mocks", multiple=True, metavar="TYPE=TARGET", help="Serve a span type at a dotted path.")
 @place_options
 @click.pass_context
 def debug(
-    ctx: click.Context,
-    checkpoint: str,
-    *,
-    function: str | None,
-    code: Any,
-    state_only: str | None,
-    strict: bool | None,
-    mocks: tuple[str, ...],
+    ctx: click.Context, /, checkpoint: str, *, function: str | None, mocks: tuple[str, ...], **given: Any
 ) -> None:
     """Replay CHECKPOINT under pdb.
 
@@ -160,8 +155,8 @@ def debug(
     """
     from clearstone.cli.replaying import debug_checkpoint
 
-    found = _load(checkpoint, state_only)
-    ctx.exit(debug_checkpoint(found, function=function, code=code, strict=strict, mocks=mocks))
+    found = _load(checkpoint, given.pop("state_only"))
+    ctx.exit(debug_checkpoint(found, given, function=function, mocks=mocks))  # type: ignore[arg-type]  # as named
 
 
 def _load(reference: str, state_only: str | None = None) -> Any:

@@ -6,7 +6,7 @@ import contextlib
 import json
 import sys
 import traceback
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypedDict
 
 import click
 
@@ -41,19 +41,30 @@ _USAGE = (TargetError, CheckpointError, ConfigurationError, StoreError)
 MOST_TOLD = 20
 """Calls that are told one by one; ``--json`` has all."""
 
+MOST_NAMED = 5
+"""Files, variables and the like that are named."""
+
 _WORTH_TELLING = frozenset({"reused by order", "ambiguous", "changed", "live"})
 """Of what was refused the error tells."""
 
 
-def replay_checkpoint(
-    checkpoint: Checkpoint, *, function: str | None, code: Code, strict: bool | None, as_json: bool
-) -> int:
+class Options(TypedDict):
+    """What of a replay the command line lets choose (see `ReplayEngine`)."""
+
+    code: Code
+    strict: bool | None
+    allow: tuple[str, ...]
+    deny: tuple[str, ...]
+    passthrough: tuple[str, ...]
+
+
+def replay_checkpoint(checkpoint: Checkpoint, options: Options, *, function: str | None, as_json: bool) -> int:
     """Replay, print the result or the error, and return the exit code.
 
     Raises:
         ClearstoneError: what to replay is not there; the caller says so and exits with 2.
     """
-    engine = _engine(checkpoint, code, strict)
+    engine = _engine(checkpoint, options)
     result, error = None, None
     try:
         with contextlib.redirect_stdout(sys.stderr) if as_json else contextlib.nullcontext():
@@ -71,15 +82,13 @@ def replay_checkpoint(
     return _exit_code(error)
 
 
-def debug_checkpoint(
-    checkpoint: Checkpoint, *, function: str | None, code: Code, strict: bool | None, mocks: tuple[str, ...]
-) -> int:
+def debug_checkpoint(checkpoint: Checkpoint, options: Options, *, function: str | None, mocks: tuple[str, ...]) -> int:
     """Debug and return the exit code; the session has printed everything.
 
     Raises:
         ClearstoneError: what to replay is not there; the caller says so and exits with 2.
     """
-    engine = _engine(checkpoint, code, strict)
+    engine = _engine(checkpoint, options)
     try:
         engine.start_debugging_session(*([function] if function else []), mock_config=_mock_config(mocks))
     except _USAGE:
@@ -91,9 +100,9 @@ def debug_checkpoint(
     return 0
 
 
-def _engine(checkpoint: Checkpoint, code: Code, strict: bool | None) -> ReplayEngine:
+def _engine(checkpoint: Checkpoint, options: Options) -> ReplayEngine:
     checkpoint.require_loadable()
-    return ReplayEngine(checkpoint, place.store_if_there(), code=code, strict=strict)
+    return ReplayEngine(checkpoint, place.store_if_there(), **options, everywhere=True)  # this process is the replay's
 
 
 def _mock_config(mocks: tuple[str, ...]) -> dict[str, list[str]] | None:
@@ -123,6 +132,8 @@ def _outcome_json(
         "changed_code": [change.name for change in engine.changed_code],
         "ledger": engine.ledger.counts(),
         "calls": [entry.as_json() for entry in engine.ledger],
+        "written": list(engine.ledger.written),
+        "unrecorded": list(engine.ledger.unrecorded),
     }
 
 
@@ -167,6 +178,14 @@ def _tell_calls(ledger: Ledger) -> None:
         click.echo(f"  {entry.verdict} {entry.target}: {'; '.join(entry.told)}")
     if len(told) > MOST_TOLD:
         click.echo(f"  and {len(told) - MOST_TOLD} more; --json lists all")
+    _tell_some("The replay changed files", ledger.written)
+    _tell_some("Taken from today's machine, not from the record", ledger.unrecorded)
+
+
+def _tell_some(what: str, found: tuple[str, ...]) -> None:
+    if found:
+        more = f" and {len(found) - MOST_NAMED} more" if len(found) > MOST_NAMED else ""
+        click.echo(f"{what}: {', '.join(found[:MOST_NAMED])}{more}")
 
 
 def _user_traceback(error: BaseException) -> Iterator[str]:

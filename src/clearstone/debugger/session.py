@@ -24,13 +24,14 @@ from clearstone.nearest import nearest
 from clearstone.replay import mocks, outcomes
 from clearstone.replay.determinism import staged
 from clearstone.replay.engine import Replay
+from clearstone.replay.guard import chosen, unseen
 from clearstone.replay.ledger import Ledger
 from clearstone.replay.match import InferredBook, config, served
 from clearstone.replay.source import Code, Source
 from clearstone.span import MAIN_NAMES, Trace
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from clearstone.checkpoint.fingerprints import Change
     from clearstone.checkpoint.model import Checkpoint
@@ -51,6 +52,11 @@ class ReplayEngine:
         strict: whether a served call with other arguments than any recorded one ends the replay; else it is answered in
             the recorded order, and `ledger` says what differs. None: it does with inferred mocks, and not with a
             written ``mock_config``.
+        allow: what the replayed code may do for real: ``"network"``, ``"subprocess"``.
+        deny: what it may not, though it is not outside: ``"files"`` refuses to change any.
+        passthrough: decorated functions that are called for real, dotted (``"app.tools.search"``) or as sites
+            (``"app.tools:search"``). Their calls are ``live`` in the `ledger`.
+        everywhere: whether the guard also holds for code that runs beside the replay, in any thread of the process.
 
     `told` is the exception that ended the last session, after the session has printed it.
     """
@@ -62,6 +68,10 @@ class ReplayEngine:
         *,
         code: Code = "today",
         strict: bool | None = None,
+        allow: Iterable[str] | str = (),
+        deny: Iterable[str] | str = (),
+        passthrough: Iterable[str] | str = (),
+        everywhere: bool = False,
     ) -> None:
         if code not in {"today", "recorded"}:
             raise ConfigurationError(f"code={code!r} is neither 'today' nor 'recorded'")
@@ -69,9 +79,14 @@ class ReplayEngine:
         self._source = Source(checkpoint, code)
         self._trace = _scope(checkpoint, trace_store)
         self._strict = strict
+        self._permissions = chosen(allow), chosen(deny)
+        self._passthrough = chosen(passthrough)
+        self._everywhere = everywhere
+        Replay(self._source.main, permissions=self._permissions)  # refuses what cannot be meant
         self._ledger = Ledger()
         self._agent: Any = None
         self._changes: tuple[Change, ...] = ()
+        self._unseen: list[str] = []
         self.told: BaseException | None = None
 
     @property
@@ -97,7 +112,8 @@ class ReplayEngine:
     @property
     def notes(self) -> tuple[str, ...]:
         """What a reader of the result should know: what is different here, where code came from, what of it changed."""
-        return (*self._source.notes, *filter(None, [in_one_line(self._changes)]))
+        unseen = [f"What {each} sends is not seen by the guard." for each in self._unseen]
+        return (*self._source.notes, *unseen, *filter(None, [in_one_line(self._changes)]))
 
     @property
     def changed_code(self) -> tuple[Change, ...]:
@@ -125,7 +141,7 @@ class ReplayEngine:
         with self._prepared(function_name, args, kwargs) as (replay, call):
             self._infer(replay, call)
             self._changes = self._source.changes()
-            with staged(self._checkpoint, replay):
+            with staged(self._checkpoint, replay, everywhere=self._everywhere):
                 return self._driven(replay, call, call)
 
     def start_debugging_session(
@@ -162,7 +178,7 @@ class ReplayEngine:
             self._changes = self._source.changes()
             console.welcome(self._checkpoint, self.notes)
             console.preflight(lines, notes)
-            stack.enter_context(staged(self._checkpoint, replay))
+            stack.enter_context(staged(self._checkpoint, replay, everywhere=self._everywhere))
             if given is not None:
                 stack.enter_context(mocks.installed(given, replay, strict=bool(self._strict)))
             return self._debugged(replay, call)
@@ -175,9 +191,12 @@ class ReplayEngine:
     ) -> Iterator[tuple[Replay, Call]]:
         self._checkpoint.require_loadable()
         with payload.definitions_from(self._source.main):
-            replay = Replay(self._source.main, self._trace)
+            replay = Replay(
+                self._source.main, self._trace, permissions=self._permissions, passthrough=self._passthrough
+            )
             with run.overriding(replay):  # an outside call that load_state or on_restore makes must not go out
                 call = self._call(function, args, kwargs)
+            self._unseen = unseen()
             yield replay, call
 
     def _call(self, function: str | None, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Call:

@@ -37,6 +37,8 @@ EPOCH = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
 
 WALL_CLOCK = "the wall clock (time.time(), datetime.now())"
 
+_WAITING = frozenset({"concurrent", "queue", "threading"})
+
 current: ContextVar[VirtualClock | None] = ContextVar("clearstone_clock", default=None)
 
 
@@ -148,8 +150,12 @@ class VirtualClock:
             return self._steady + self._moved
 
     def read_steady(self, caller: FrameType, name: str) -> int:
-        """Add a microsecond and return the steady clocks, for code that polls if it does this too often."""
+        """Add a microsecond and return the steady clocks, for code that polls if it does this too often.
+
+        Nothing is added for the standard library's waiting: how often it looks depends on which thread runs when.
+        """
+        waits = caller.f_globals.get("__name__", "").partition(".")[0] in _WAITING
         with self._lock:
             self._watch.seen(caller, name)
-            self._ticks += MICROSECOND
+            self._ticks += 0 if waits else MICROSECOND
             return self._steady + self._moved + self._ahead + self._ticks

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import importlib
 import itertools
 import random
 import sys
@@ -179,7 +180,10 @@ def numpy_functions(seed: bytes) -> Iterator[None]:
     """Give the functions of `numpy.random` a state inside the ``with``, where numpy is imported and uses its default.
 
     numpy's global generator, when numpy is imported inside, is born from our stream: it gets real entropy at the end.
+    Where numpy is there, its generators are loaded before: it does that at their first use, and seeds one from ours.
     """
+    if "numpy" in sys.modules:
+        importlib.import_module("numpy.random")
     module = sys.modules.get("numpy.random")
     if module is None:
         try:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from clearstone import nondet, run, threads
 from clearstone.errors import ConfigurationError
-from clearstone.replay import mocks
+from clearstone.replay import guard, mocks
 from clearstone.replay.engine import Replay
 from clearstone.replay.source import Source
 
@@ -20,8 +20,14 @@ if TYPE_CHECKING:
 
 
 @contextlib.contextmanager
-def staged(checkpoint: Checkpoint, replay: Replay) -> Iterator[None]:
-    """Run the ``with`` block inside `replay`, at the checkpoint's time and with its randomness."""
+def staged(checkpoint: Checkpoint, replay: Replay, *, everywhere: bool = False) -> Iterator[None]:
+    """Run the ``with`` block inside `replay`, at the checkpoint's time and with its randomness.
+
+    Args:
+        checkpoint: whose.
+        replay: what decorated calls are sent to.
+        everywhere: whether the guard holds in every context of the process.
+    """
     threads.carry_into_threads()
     start_ns = _epoch_ns(checkpoint)
     seed = hashlib.blake2b(checkpoint.checkpoint_id.encode()).digest()
@@ -29,6 +35,7 @@ def staged(checkpoint: Checkpoint, replay: Replay) -> Iterator[None]:
         nondet.deterministic(start_ns=start_ns, seed=seed, random_state=checkpoint.random_state),
         run.overriding(replay),
         threads.carrying_also(nondet.carried),
+        guard.watching(replay.guard, everywhere=everywhere),
     ):
         yield
 

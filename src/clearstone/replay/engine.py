@@ -20,12 +20,13 @@ from clearstone.codec import payload
 from clearstone.errors import BeyondRecord, ReplayError, ReplayExhausted
 from clearstone.replay import arguments
 from clearstone.replay.effects import Effects
+from clearstone.replay.guard import Guard
 from clearstone.replay.ledger import TOLD, VERDICT, LedgerEntry, OpenLedger
 from clearstone.replay.lines import made_at
 from clearstone.replay.match import Made
 from clearstone.replay.pace import Pace, timed
 from clearstone.replay.recorded import RecordedCalls, Steps
-from clearstone.replay.steps import Step
+from clearstone.replay.steps import LiveCall, Step
 from clearstone.run import PASSING, Answer, BoundCall, OpenCall, PassingCall
 from clearstone.span import Trace, replay_mode
 
@@ -59,9 +60,18 @@ class Replay:
     Args:
         definitions: where code of the recorded ``__main__`` comes from.
         trace: the recorded calls; without them no step is compared.
+        permissions: what the guard allows and denies (see `clearstone.replay.guard.Guard`).
+        passthrough: sites whose calls are made for real, as ``module:qualname`` or dotted.
     """
 
-    def __init__(self, definitions: Definitions, trace: Trace | None = None) -> None:
+    def __init__(
+        self,
+        definitions: Definitions,
+        trace: Trace | None = None,
+        *,
+        permissions: tuple[frozenset[str], frozenset[str]] = (frozenset(), frozenset()),
+        passthrough: Iterable[str] = (),
+    ) -> None:
         trace = trace if trace is not None else Trace("")
         self._definitions = definitions
         self._lock = threading.RLock()
@@ -72,6 +82,8 @@ class Replay:
         self._refused = 0
         self.record = RecordedCalls(trace, self._steps)
         self.book: Book | None = None
+        self.guard = Guard(self.latch, *permissions)
+        self.live = frozenset(each.replace(":", ".", 1) for each in passthrough)
         self.follows = False
         """Whether the clock goes as it went then: a served call takes as long as it took."""
 
@@ -85,7 +97,7 @@ class Replay:
         with self._lock:
             left = self.book.left() if self.book is not None else []
             left += [span for span in self.record.all_left() if span.replay == "run"]
-        return self._ledger.closed([_left(span) for span in left])
+        return self._ledger.closed([_left(span) for span in left], tuple(self.guard.written), tuple(self.guard.read))
 
     # --- the calls of the user's code --------------------------------------------------------------------------------
 
@@ -100,6 +112,8 @@ class Replay:
         call = BoundCall(site, instance, args, kwargs, streams)
         if site.replay == "run":
             return self._again(call) if self.book is not None else PASSING
+        if site.target in self.live:
+            return self._live(call)
         return ServedCall(self.serve(call))
 
     def serve(self, call: BoundCall) -> Answer:
@@ -180,6 +194,17 @@ class Replay:
     def _up_to_the_end(self, chunks: Iterable[Any]) -> Iterator[Any]:
         yield from chunks
         raise self.latch(BeyondRecord("a stream was read past the place where its recorded consumer stopped"))
+
+    def _live(self, call: BoundCall) -> LiveCall:
+        """Let a call be made for real; the recorded one in its place is not come to any more."""
+        made = self.made(call)
+        with payload.definitions_from(self._definitions), self._lock:
+            found = self.record.take(call, made.step)
+            span = found.span if found is not None else self.record.take_next(call.site.key, made.step, anywhere=True)
+            if span is not None:
+                self._steps.serve(span.span_id)
+        self._enter(made, span, "live")
+        return LiveCall(self)
 
     # --- steps -------------------------------------------------------------------------------------------------------
 

@@ -78,9 +78,17 @@ class LedgerEntry:
 
 @dataclass(frozen=True, slots=True)
 class Ledger:
-    """What became of every call of one replay, those that were made first, in that order."""
+    """What became of every call of one replay.
+
+    Args:
+        entries: the calls, those that were made first, in that order.
+        written: files that the replayed code changed.
+        unrecorded: what it took from today's machine, which no record answers: files, environment variables, input.
+    """
 
     entries: tuple[LedgerEntry, ...] = ()
+    written: tuple[str, ...] = ()
+    unrecorded: tuple[str, ...] = ()
 
     def __iter__(self) -> Iterator[LedgerEntry]:
         return iter(self.entries)
@@ -138,6 +146,6 @@ class OpenLedger:
         self._entries.append(entry)
         return entry
 
-    def closed(self, left: Sequence[LedgerEntry]) -> Ledger:
-        """Return the ledger, with what is left of the record at its end."""
-        return Ledger((*(LedgerEntry(*fields) for fields in self._entries.copy()), *left))
+    def closed(self, left: Sequence[LedgerEntry], written: tuple[str, ...], unrecorded: tuple[str, ...]) -> Ledger:
+        """Return the ledger, with what is left of the record at its end (see `Ledger`)."""
+        return Ledger((*(LedgerEntry(*fields) for fields in self._entries.copy()), *left), written, unrecorded)

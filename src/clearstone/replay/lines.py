@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import linecache
 import os
 import sys
+import sysconfig
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -35,6 +37,42 @@ def made_at() -> str:
             return f"{file}:{frame.f_lineno}"
         frame = frame.f_back
     return ""
+
+
+def users_line() -> str:
+    """Return ``file:line`` of the innermost frame that is neither ours nor of anything installed."""
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None:
+        file = frame.f_code.co_filename
+        if not is_installed(file):
+            return f"{file}:{frame.f_lineno}"
+        frame = frame.f_back
+    return ""
+
+
+def asked_by_us() -> bool:
+    """Whether the innermost frame that is not the standard library's, past whoever asks, is Clearstone's."""
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None and frame.f_code.co_filename in {__file__, _GUARD}:
+        frame = frame.f_back
+    while frame is not None and frame.f_code.co_filename.startswith(_STANDARD):
+        frame = frame.f_back
+    return frame is None or frame.f_code.co_filename.startswith(_OURS)
+
+
+@functools.cache
+def is_installed(file: str) -> bool:
+    """Whether a file belongs to Python, to an installed package, or to Clearstone."""
+    return file.startswith((_OURS, "<frozen", *_STANDARD)) or f"{os.sep}site-packages{os.sep}" in file
+
+
+def _standard() -> tuple[str, ...]:
+    paths = sysconfig.get_paths()
+    return tuple({paths[name] + os.sep for name in ("stdlib", "platstdlib")})
+
+
+_STANDARD = ("<frozen", *_standard())
+_GUARD = f"{_OURS}replay{os.sep}guard.py"
 
 
 def quoted(line: str) -> str:

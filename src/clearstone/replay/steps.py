@@ -27,33 +27,20 @@ if TYPE_CHECKING:
     from clearstone.span import Outcome, Span
 
 
-class Step(PassingCall):
-    """A call that runs again (see `clearstone.run.OpenCall` and `clearstone.run.SpanAbove`).
+class Inside(PassingCall):
+    """A call of a replay whose code runs: the current span of it (see `clearstone.run.SpanAbove`).
 
     Args:
         replay: what it belongs to.
-        made: the call; its step is where the calls below it are looked for, where it has no recorded call of its own.
-        span: the recorded call that it is; None where the record has none.
-        told: what is different already.
     """
 
     is_span = True
-    inherited = in_boundary = False
+    is_live = inherited = in_boundary = False
     number = 0
-    trace_id, parent = "0" * 32, None
+    trace_id, span_id, parent = "0" * 32, "0" * 16, None
 
-    def __init__(self, replay: Replay, made: Made, span: Span | None, told: Sequence[str]) -> None:
+    def __init__(self, replay: Replay) -> None:
         self.replay = replay
-        self.made = made
-        self.span = span
-        self.recorded = span.span_id if span is not None else made.step
-        self._chunks = 0
-        self._told = list(told)
-
-    @property
-    def span_id(self) -> str:
-        """That of the recorded call."""
-        return self.recorded
 
     @property
     def recording(self) -> Run:
@@ -63,6 +50,31 @@ class Step(PassingCall):
     def ticket(self) -> Ticket:
         """Refuse: a replay does not go into other processes."""
         raise NotImplementedError("a replay does not go into other processes")
+
+
+class LiveCall(Inside):
+    """A call that is made for real: the guard leaves it alone."""
+
+    is_live = True
+
+
+class Step(Inside):
+    """A call that runs again, compared with the recorded one.
+
+    Args:
+        replay: what it belongs to.
+        made: the call; its step is where the calls below it are looked for, where it has no recorded call of its own.
+        span: the recorded call that it is; None where the record has none.
+        told: what is different already.
+    """
+
+    def __init__(self, replay: Replay, made: Made, span: Span | None, told: Sequence[str]) -> None:
+        super().__init__(replay)
+        self.made = made
+        self.span = span
+        self.recorded = span.span_id if span is not None else made.step
+        self._chunks = 0
+        self._told = list(told)
 
     def streaming(self, _: StreamKind) -> bool:
         """Follow a stream that was followed then."""
