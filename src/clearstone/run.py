@@ -53,6 +53,9 @@ class BoundCall:
 class Pace(Protocol):
     """How a served call ends."""
 
+    at_end: bool
+    """Whether a stream's is when its items have been read, and not when it is handed out."""
+
     def at_once(self) -> None:
         """End it: nobody awaits it."""
 
@@ -235,6 +238,8 @@ SUSPENDED = Suspended()
 
 def site_of(target: Any) -> Site | None:
     """Return the site of a decorated callable, also of a bound method; None where it is not decorated."""
+    if isinstance(target, property):
+        target = target.fget
     owner = getattr(target, "_self_parent", None) if not hasattr(target, "_self_site") else target
     return getattr(owner, "_self_site", None)
 
@@ -298,6 +303,17 @@ def overriding(run: Run) -> Iterator[None]:
     finally:
         current_span.reset(span)
         override.reset(token)
+
+
+@contextlib.contextmanager
+def being_usual(run: Run) -> Iterator[None]:
+    """Send the calls to `run` that would go to the default recorder: those of threads that carry no context of ours."""
+    global usual  # noqa: PLW0603 - one process, one default
+    before, usual = usual, run
+    try:
+        yield
+    finally:
+        usual = before
 
 
 def suspended() -> contextlib.AbstractContextManager[None]:

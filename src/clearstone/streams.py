@@ -325,9 +325,14 @@ def served(answer: Answer) -> ServedStream | ServedAsyncStream:
 
 def played(answer: Answer) -> Generator[Any, Any, Any]:
     """Yield the recorded items of a stream, then end as it did."""
-    if answer.pace is not None:
-        answer.pace.finish()
-    yield from answer.chunks or ()
+    pace = answer.pace
+    if pace is not None and not pace.at_end:
+        pace.finish()
+    try:
+        yield from answer.chunks or ()
+    finally:
+        if pace is not None:
+            pace.finish()
     failure = answer.failure()
     if failure is not None:
         raise failure

@@ -265,7 +265,7 @@ def test_a_step_that_calls_once_more_does_not_take_the_answer_of_the_next_one() 
     today["twice"] = True
     engine, error = replayed(checkpoint)
     assert isinstance(error, ReplayDivergence)
-    assert "the same arguments, but recorded in another step" in str(error)
+    assert "the same arguments, but it was recorded in another step" in str(error)
     assert [entry.number for entry in engine.ledger if entry.verdict == "diverged"] == [2]
 
 

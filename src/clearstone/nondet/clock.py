@@ -37,7 +37,8 @@ EPOCH = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
 
 WALL_CLOCK = "the wall clock (time.time(), datetime.now())"
 
-_WAITING = frozenset({"concurrent", "queue", "threading"})
+_UNCOUNTED = frozenset({"clearstone", "concurrent", "queue", "threading"})
+"""Packages whose looks at a steady clock add nothing: how many there are depends on threads and the collector."""
 
 current: ContextVar[VirtualClock | None] = ContextVar("clearstone_clock", default=None)
 
@@ -152,10 +153,10 @@ class VirtualClock:
     def read_steady(self, caller: FrameType, name: str) -> int:
         """Add a microsecond and return the steady clocks, for code that polls if it does this too often.
 
-        Nothing is added for the standard library's waiting: how often it looks depends on which thread runs when.
+        Nothing is added where that would depend on which thread runs when (`_UNCOUNTED`).
         """
-        waits = caller.f_globals.get("__name__", "").partition(".")[0] in _WAITING
+        is_counted = caller.f_globals.get("__name__", "").partition(".")[0] not in _UNCOUNTED
         with self._lock:
             self._watch.seen(caller, name)
-            self._ticks += 0 if waits else MICROSECOND
+            self._ticks += MICROSECOND if is_counted else 0
             return self._steady + self._moved + self._ahead + self._ticks

@@ -251,15 +251,19 @@ def _pass_on(watch: Watch, known: _Object, after: dict[str, Look]) -> None:
 
 
 def _compare(before: dict[str, Look], after: dict[str, Look], found: dict[str, Any]) -> None:
+    told = set[int]()  # a container that has several names is changed once
     for name, (value, length, _, _) in after.items():
         known, was, first, last = before.get(name, _NOTHING)
         if value is not known:
             found.setdefault("set", {})[name] = value
+        elif length >= 0 and id(value) in told:
+            continue
         elif first is SMALL:
             _compare_items(name, value, last, found)
         elif length != was:
             kind, changed = _growth(value, was, first, last)
             found.setdefault(kind, {})[name] = changed
+        told.add(id(value))
     deleted = [name for name in before if name not in after]
     if deleted:
         found["deleted"] = deleted

@@ -13,7 +13,7 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from clearstone.codec import inert, payload
-from clearstone.codec.arguments import as_recorded, encode_arguments
+from clearstone.codec.arguments import as_recorded, dump_arguments, encode_arguments
 from clearstone.codec.difference import differences
 from clearstone.codec.redact import active
 from clearstone.errors import UnservableOutcome
@@ -40,21 +40,26 @@ def _names_of(parameters: tuple[str, ...], *, bound: bool) -> tuple[str, ...]:
     return tuple(name.split("|")[-1 if bound else 0] for name in parameters)
 
 
-def of_call(call: BoundCall, *, redacted: bool = False) -> dict[str, Any]:
+def of_call(call: BoundCall, *, redacted: bool = False, described: bool = False) -> dict[Any, Any]:
     """Return the arguments that are passed now.
 
     Args:
         call: the call.
         redacted: as a record without secrets would hold them.
+        described: as a record would hold them that does not pickle all of them.
 
     Raises:
         UnservableOutcome: what such a record would hold does not load.
     """
-    args, kwargs = as_recorded(call.args, call.kwargs, call.site.parameters) if redacted else (call.args, call.kwargs)
-    return _by_name(args, kwargs, names_of(call))
+    args, kwargs = call.args, call.kwargs
+    if redacted:
+        args, kwargs = as_recorded(args, kwargs, call.site.parameters)
+    elif described:
+        args, kwargs = payload.load(dump_arguments(args, kwargs))
+    return by_name(args, kwargs, names_of(call))
 
 
-def of_span(span: Span, names: Sequence[str]) -> dict[str, Any]:
+def of_span(span: Span, names: Sequence[str]) -> dict[Any, Any]:
     """Return recorded arguments.
 
     Args:
@@ -67,7 +72,7 @@ def of_span(span: Span, names: Sequence[str]) -> dict[str, Any]:
     if span.input is None:
         raise UnservableOutcome(f"the arguments of {span.name} ({span.span_id}) were not recorded")
     args, kwargs = payload.load(span.input)
-    return _by_name(args, kwargs, names)
+    return by_name(args, kwargs, names)
 
 
 def told_differences(span: Span, call: BoundCall) -> list[str]:
@@ -91,15 +96,25 @@ def told_differences(span: Span, call: BoundCall) -> list[str]:
 def _nodes(given: Payload, names: Sequence[str]) -> Node:
     found: Any = inert.read(given.data, buffers=given.buffers)
     if isinstance(found, tuple) and len(found) == 2 and isinstance(found[0], tuple) and isinstance(found[1], dict):  # noqa: PLR2004 - args, kwargs
-        return _by_name(found[0], found[1], names)
+        return by_name(found[0], found[1], names)
     return found
 
 
-def _by_name(args: Sequence[Any], kwargs: Mapping[Any, Any], names: Sequence[str]) -> dict[str, Any]:
-    found = dict(zip(names, args, strict=False))
+def by_name(args: Sequence[Any], kwargs: Mapping[Any, Any], names: Sequence[str]) -> dict[Any, Any]:
+    """Return arguments by name; what is passed by position and has no name of its own is called by its place.
+
+    Args:
+        args: what is passed by position.
+        kwargs: what is passed by name.
+        names: those of what is passed by position.
+    """
+    found: dict[Any, Any] = dict(zip(names, args, strict=False))
     for place in range(len(names), len(args)):
-        found[f"*{place}"] = args[place]
-    found.update(kwargs)
+        found[place] = args[place]
+    for name in kwargs:
+        if name in found:  # ``def f(x, /, **more)`` takes another x
+            found[names.index(name)] = found[name]
+        found[name] = kwargs[name]
     return found
 
 

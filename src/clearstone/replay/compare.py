@@ -18,9 +18,10 @@ from typing import Any
 from clearstone.codec.exceptions import Unpicklable, type_name
 from clearstone.codec.payload import safe_repr
 from clearstone.replay import arrays
+from clearstone.replay.walking import Walk, walked
 from clearstone.span import MAIN_NAMES
 
-DEEPEST = 200
+DEEPEST = 2000
 """Below this depth two objects of one type count as the same."""
 
 ATOMS: frozenset[type] = frozenset({bool, int, float, str, bytes, bytearray, complex, type(None), type(Ellipsis)})
@@ -50,14 +51,17 @@ def difference(recorded: Any, now: Any) -> Difference | None:
         recorded: the one from the record.
         now: the one of today.
     """
-    return _Walk().compare(recorded, now, "", 0)
+    return walked(_Comparison().compare(recorded, now, "", 0))
 
 
-class _Walk:
+Found = Difference | None
+
+
+class _Comparison:
     def __init__(self) -> None:
         self._seen: dict[tuple[int, int], tuple[Any, Any]] = {}  # keeps both alive, so that ids stay theirs
 
-    def compare(self, a: Any, b: Any, path: str, depth: int) -> Difference | None:
+    def compare(self, a: Any, b: Any, path: str, depth: int) -> Walk[Found]:
         if a is b:
             return None
         if type(a) is Unpicklable:  # what was not recorded is known by its type alone
@@ -70,61 +74,73 @@ class _Walk:
         if depth > DEEPEST or (id(a), id(b)) in self._seen:
             return None
         self._seen[id(a), id(b)] = (a, b)
-        return self._compare_inside(a, b, path, depth + 1)
+        return (yield self._inside(a, b, path, depth + 1))  # type: ignore[no-any-return]  # a walk's
 
-    def _compare_inside(self, a: Any, b: Any, path: str, depth: int) -> Difference | None:
-        if type(a) in {list, tuple}:
-            return self._sequences(a, b, path, depth)
-        if type(a) is dict:
-            return self._dicts(a, b, path, depth)
-        if type(a) in {set, frozenset}:
-            return self._sets(a, b, path)
-        if isinstance(a, NAMED):
-            return self.compare(names_of(a), names_of(b), path, depth)
-        return self._objects(a, b, path, depth)
+    def _inside(self, a: Any, b: Any, path: str, depth: int) -> Walk[Found]:
+        kind = type(a)
+        if kind is list or kind is tuple:
+            walk = self._sequences(a, b, path, depth)
+        elif kind is dict:
+            walk = self._dicts(a, b, path, depth)
+        elif kind is set or kind is frozenset:
+            return _of_sets(a, b, path)
+        elif issubclass(kind, NAMED):
+            walk = self.compare((names_of(a), closure_of(a)), (names_of(b), closure_of(b)), path, depth)
+        else:
+            walk = self._objects(a, b, path, depth)
+        return (yield walk)  # type: ignore[no-any-return]
 
-    def _sequences(self, a: Any, b: Any, path: str, depth: int) -> Difference | None:
+    def _sequences(self, a: Any, b: Any, path: str, depth: int) -> Walk[Found]:
         for index, (one, other) in enumerate(zip(a, b, strict=False)):
-            found = self.compare(one, other, f"{path}[{index}]", depth)
+            found: Found = yield self.compare(one, other, f"{path}[{index}]", depth)
             if found is not None:
                 return found
         return None if len(a) == len(b) else Difference(path, f"{len(a)} items", f"{len(b)} items")
 
-    def _dicts(self, a: dict[Any, Any], b: dict[Any, Any], path: str, depth: int) -> Difference | None:
-        if not (are_plain(a) and are_plain(b)):  # keys with a hash of their own: as pairs, in their order
-            return self._sequences(list(a.items()), list(b.items()), path, depth)
-        left = {_exact(key): key for key in b}
-        for key, value in a.items():
-            where = f"{path}[{key!r}]"
-            if _exact(key) not in left:
+    def _dicts(self, a: dict[Any, Any], b: dict[Any, Any], path: str, depth: int) -> Walk[Found]:
+        key_of = _exact if are_plain(a) and are_plain(b) else _digest
+        left = {key_of(key): (key, value) for key, value in list(b.items())}
+        for key, value in list(a.items()):
+            where = f"{path}[{safe_repr(key)}]"
+            other = left.pop(key_of(key), None)
+            if other is None:
                 return Difference(where, safe_repr(value), "nothing")
-            found = self.compare(value, b[left.pop(_exact(key))], where, depth)
+            found: Found = yield self.compare(value, other[1], where, depth)
             if found is not None:
                 return found
-        more = next(iter(left.values()), None) if left else None
-        return Difference(f"{path}[{more!r}]", "nothing", safe_repr(b[more])) if left else None
+        for key, value in left.values():
+            return Difference(f"{path}[{safe_repr(key)}]", "nothing", safe_repr(value))
+        return None
 
-    def _sets(self, a: Any, b: Any, path: str) -> Difference | None:
-        if are_plain(a) and are_plain(b):
-            same = {*map(_exact, a)} == {*map(_exact, b)}
-            return None if same else Difference(path, safe_repr(a), safe_repr(b))
-        left = list(b)
-        for item in a:
-            twin = next((one for one in left if difference(item, one) is None), None)  # a try leaves no trace in _seen
-            if twin is None:
-                return Difference(path, safe_repr(item), "nothing")
-            left = [one for one in left if one is not twin]
-        return Difference(path, "nothing", safe_repr(left[0])) if left else None
-
-    def _objects(self, a: Any, b: Any, path: str, depth: int) -> Difference | None:
+    def _objects(self, a: Any, b: Any, path: str, depth: int) -> Walk[Found]:
         try:
             one, other = parts_of(a), parts_of(b)
         except Exception:  # what pickling refuses is opaque: one type, no more is known
             return None
         if arrays.is_one(a):
-            found = self.compare(one, other, path, depth)
+            found: Found = yield self.compare(one, other, path, depth)
             return Difference(path, safe_repr(a), safe_repr(b)) if found is not None else None
-        return self._dicts(one, other, path, depth) if isinstance(one, dict) else self.compare(one, other, path, depth)
+        if type(one) is dict and type(other) is dict:
+            return (yield self._dicts(one, other, path, depth))  # type: ignore[no-any-return]
+        return (yield self.compare(one, other, path, depth))  # type: ignore[no-any-return]
+
+
+def _of_sets(a: Any, b: Any, path: str) -> Found:
+    key_of = _exact if are_plain(a) and are_plain(b) else _digest
+    one, other = ({key_of(item): item for item in list(each)} for each in (a, b))
+    for key, item in one.items():
+        if key not in other:
+            return Difference(path, safe_repr(item), "nothing")
+    for key, item in other.items():
+        if key not in one:
+            return Difference(path, "nothing", safe_repr(item))
+    return None if len(a) == len(b) else Difference(path, f"{len(a)} items", f"{len(b)} items")
+
+
+def _digest(value: Any) -> bytes:
+    from clearstone.replay.digest import canonical  # which walks as this file does
+
+    return canonical(value).value
 
 
 def name_of(kind: type) -> str:
@@ -136,6 +152,21 @@ def names_of(value: Any) -> tuple[str, str]:
     """Return the module and the name of a class or function."""
     module = str(getattr(value, "__module__", ""))
     return "__main__" if module in MAIN_NAMES else module, str(getattr(value, "__qualname__", ""))
+
+
+def closure_of(value: Any) -> Any:
+    """Return what a function brings along besides its code: its defaults, and the values it closes over."""
+    if not isinstance(value, types.FunctionType):
+        return ()
+    cells = [_content(cell) for cell in value.__closure__ or ()]
+    return [value.__defaults__, value.__kwdefaults__, cells] if cells or value.__defaults__ else ()
+
+
+def _content(cell: types.CellType) -> Any:
+    try:
+        return cell.cell_contents
+    except ValueError:  # not set yet
+        return ()
 
 
 def are_plain(keys: Any) -> bool:

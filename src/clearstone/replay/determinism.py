@@ -36,6 +36,7 @@ def staged(checkpoint: Checkpoint, replay: Replay, *, everywhere: bool = False) 
         run.overriding(replay),
         threads.carrying_also(nondet.carried),
         guard.watching(replay.guard, everywhere=everywhere),
+        run.being_usual(replay) if everywhere else contextlib.nullcontext(),
     ):
         yield
 

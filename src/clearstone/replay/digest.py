@@ -5,7 +5,8 @@ alone: it costs ten microseconds for a chat history, and equal digests mean equa
 `clearstone.replay.compare` does, so that any two values without a difference have the same one; it is asked where the
 quick one finds nothing (sets and dicts in another order, objects).
 
-Invariant: no ``__eq__`` and no ``__hash__`` of a user's is called, aliases do not count, and the walk ends on cycles.
+Invariant: no ``__eq__`` and no ``__hash__`` of a user's is called, and aliases do not count. The walk ends on cycles
+and needs none of the caller's stack (`clearstone.replay.walking`).
 
 Refused: digests of pickles as they were recorded (equal values pickle differently: memo, order of sets), ``hash()``.
 """
@@ -17,11 +18,14 @@ import pickle
 from hashlib import blake2b, sha256
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from clearstone.codec.exceptions import Unpicklable
+from clearstone.codec.exceptions import Unpicklable, type_name
 from clearstone.replay import compare
+from clearstone.replay.walking import walked
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+
+    from clearstone.replay.walking import Walk
 
 SIZE = 16
 
@@ -30,7 +34,7 @@ LARGEST = 16 << 20
 
 
 class Digest(NamedTuple):
-    """What `canonical` gives: the digest, and whether the value holds a part that was not recorded."""
+    """What `canonical` gives: the digest, and whether the value holds a part that is known by its type alone."""
 
     value: bytes
     is_opaque: bool
@@ -73,60 +77,62 @@ class _Quick(pickle.Pickler):
 
 def canonical(value: Any) -> Digest:
     """Return the digest that all values have which `compare.difference` does not tell from this one."""
-    walk = _Walk()
-    return Digest(_hashed("", [walk.of(value, 0)]), walk.is_opaque)
+    parts = _Parts()
+    return Digest(_hashed("", [walked(parts.of(value, 0))]), parts.is_opaque)
 
 
-class _Walk:
+class _Parts:
     def __init__(self) -> None:
         self.is_opaque = False
         self._known: dict[int, tuple[Any, bytes]] = {}  # keeps each alive, so that its id stays its own
         self._above: dict[int, int] = {}
 
-    def of(self, value: Any, depth: int) -> bytes:
+    def of(self, value: Any, depth: int) -> Walk[bytes]:
         kind = type(value)
         if kind in compare.ATOMS:
             return _MARKS[kind] + _atom(value)
         if kind is Unpicklable:
-            self.is_opaque = True
-            return _hashed("opaque", [value.type_name.encode()])
+            return self._opaque(value.type_name)
         known = self._known.get(id(value))
         if known is not None:
             return known[1]
         if id(value) in self._above:
             return _hashed("above", [b"%d" % (len(self._above) - self._above[id(value)])])
         if depth > compare.DEEPEST:
-            return _hashed("deep", [compare.name_of(kind).encode()])
+            return self._opaque(type_name(kind))
         self._above[id(value)] = len(self._above)
         try:
-            found = self._inside(value, kind, depth + 1)
+            found: bytes = yield self._inside(value, kind, depth + 1)
         finally:
             del self._above[id(value)]
         self._known[id(value)] = value, found
         return found
 
-    def _inside(self, value: Any, kind: type, depth: int) -> bytes:
-        if kind is list or kind is tuple:
-            return _hashed(kind.__name__, [self.of(each, depth) for each in value])
+    def _opaque(self, name: str) -> bytes:
+        self.is_opaque = True
+        return _hashed("opaque", [name.encode()])
+
+    def _inside(self, value: Any, kind: type, depth: int) -> Walk[bytes]:
+        if kind is list or kind is tuple or kind is set or kind is frozenset:
+            parts = []
+            for each in list(value):
+                parts.append((yield self.of(each, depth)))  # noqa: PERF401 - a comprehension cannot yield
+            return _hashed(kind.__name__, parts if kind is list or kind is tuple else sorted(parts))
         if kind is dict:
-            return self._dict(value, depth)
-        if kind is set or kind is frozenset:
-            return _hashed(kind.__name__, sorted(self.of(each, depth) for each in value))
-        if isinstance(value, compare.NAMED):
-            return _hashed("named", [each.encode() for each in compare.names_of(value)])
-        return self._object(value, kind, depth)
-
-    def _dict(self, value: dict[Any, Any], depth: int) -> bytes:
-        pairs: Iterable[bytes] = (self.of(name, depth) + self.of(each, depth) for name, each in list(value.items()))
-        return _hashed("dict", sorted(pairs) if compare.are_plain(value) else list(pairs))
-
-    def _object(self, value: Any, kind: type, depth: int) -> bytes:
+            pairs = []
+            for name, each in list(value.items()):
+                key: bytes = yield self.of(name, depth)
+                pairs.append(_hashed("pair", [key, (yield self.of(each, depth))]))
+            return _hashed("dict", sorted(pairs))
+        if issubclass(kind, compare.NAMED):
+            inside: bytes = yield self.of(compare.closure_of(value), depth)
+            return _hashed("named", [*(each.encode() for each in compare.names_of(value)), inside])
         try:
-            inside = compare.parts_of(value)
+            content = compare.parts_of(value)
         except Exception:  # as there: what pickling refuses is known by its type alone
-            self.is_opaque = True
-            return _hashed("opaque", [compare.name_of(kind).encode()])
-        return _hashed(compare.name_of(kind), [self.of(inside, depth)])
+            return self._opaque(type_name(kind))
+        content_digest: bytes = yield self.of(content, depth)
+        return _hashed(compare.name_of(kind), [content_digest])
 
 
 def _atom(value: Any) -> bytes:
@@ -136,6 +142,8 @@ def _atom(value: Any) -> bytes:
         return b"nan" if math.isnan(value) else repr(value + 0.0).encode()  # -0.0 is 0.0
     if isinstance(value, complex):
         return _atom(value.real) + b"," + _atom(value.imag)
+    if isinstance(value, int):
+        return b"%x" % value  # in decimals a long one is refused
     return bytes(value) if isinstance(value, bytes | bytearray) else repr(value).encode()
 
 

@@ -38,7 +38,7 @@ def refusal(made: Made, record: RecordedCalls, changes: str) -> ReplayError:
     if left:
         return ReplayDivergence("\n".join([*_diverged(made, record, recorded, left), *_footer(changes)]))
     sentence = f"{_called(made)} was called {made.number} time(s); the record holds {len(recorded)}."
-    others = sorted({span.site.replace(":", ".", 1) for span in record.all_left() if span.replay == "serve"})
+    others = sorted({span.site.replace(":", ".", 1) for span, _ in record.all_left() if span.replay == "serve"})
     if others:
         told = f"{sentence} Recorded but not called yet: {', '.join(others)}. The code took another way."
         return ReplayDivergence("\n".join([told, *_place(made), *_footer(changes)]))
@@ -74,7 +74,7 @@ def _diverged(made: Made, record: RecordedCalls, recorded: list[Span], left: lis
 
 
 def _elsewhere(span: Span) -> str:
-    return f"the same arguments, but recorded in another step ({span.parent_id}), which has not come to it yet"
+    return f"the same arguments, but it was recorded in another step ({span.parent_id})"
 
 
 def _place(made: Made) -> list[str]:

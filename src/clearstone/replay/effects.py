@@ -14,12 +14,14 @@ the state of then, but for the order of what was added, and for what was both re
 from __future__ import annotations
 
 from collections import Counter, OrderedDict, defaultdict, deque
+from types import MemberDescriptorType
 from typing import TYPE_CHECKING, Any
 
 from clearstone.checkpoint.attributes import slots_of
 from clearstone.codec import payload
 from clearstone.codec.exceptions import Unpicklable
 from clearstone.errors import ReplayError
+from clearstone.replay.arguments import by_name, names_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -34,7 +36,7 @@ _CONTAINERS = _LISTS | _DICTS | {set}
 
 
 class Effects:
-    """Applies effects of served calls. Not locked: its owner is."""
+    """Applies effects of served calls, in any thread."""
 
     def __init__(self) -> None:
         self._written: dict[tuple[int, str], tuple[Any, int]] = {}
@@ -65,28 +67,24 @@ class Effects:
         return told
 
     def _to_object(self, instance: Any, found: Mapping[str, Any], span: Span) -> Iterator[str]:
-        ambiguous, changed = found.get("ambiguous", False), []
+        ambiguous = found.get("ambiguous", False)
         for name, value in found.get("set", {}).items():
-            if ambiguous and not self._is_last(instance, name, span):
-                continue
-            changed.append(name)
-            if isinstance(value, Unpicklable):
-                yield f"self.{name} is not set as it was: {value!r}"
-            else:
-                _write(instance, name, value)
+            if not ambiguous or self._is_last(instance, name, span):
+                yield from _set(instance, name, value)
         for name in found.get("deleted", ()):
-            changed.append(name)
-            _write(instance, name, _ABSENT)
-        for kind in ("extended", "added", "contents"):
+            if not _write(instance, name, _ABSENT):
+                yield f"self.{name} is not deleted as it was: it is not there"
+        for kind in _DONE:
             for name, value in found.get(kind, {}).items():
-                if ambiguous and kind == "contents" and not self._is_last(instance, name, span):
-                    continue
-                changed.append(name)
-                if isinstance(value, Unpicklable) or not _fill(_read(instance, name), kind, value):
-                    found_now = type(_read(instance, name)).__name__
-                    yield f"self.{name} is not {_DONE[kind]} as it was: it is {found_now} now"
+                if not ambiguous or kind != "contents" or self._is_last(instance, name, span):
+                    yield from _filled(instance, name, kind, value)
         if ambiguous:
-            names = ", ".join(f"self.{name}" for name in dict.fromkeys(changed))
+            of = (
+                *found.get("set", ()),
+                *found.get("deleted", ()),
+                *(each for kind in _DONE for each in found.get(kind, ())),
+            )
+            names = ", ".join(f"self.{name}" for name in dict.fromkeys(of)) or "it"
             yield (
                 f"calls on this object overlapped, so which of them changed {names} is not sure; "
                 f"@traced(..., replay='run') runs such a call again"
@@ -102,43 +100,73 @@ class Effects:
         return True
 
 
+def _set(instance: Any, name: str, value: Any) -> Iterator[str]:
+    if isinstance(value, Unpicklable):
+        yield f"self.{name} is not set as it was: {value!r}"
+    elif not _write(instance, name, value):
+        yield f"self.{name} is not set as it was: its class has no place for it now"
+
+
+def _filled(instance: Any, name: str, kind: str, value: Any) -> Iterator[str]:
+    held = _read(instance, name)
+    if isinstance(value, Unpicklable) or not _fill(held, kind, value):
+        now = "not there" if held is _ABSENT else type(held).__name__
+        yield f"self.{name} is not {_DONE[kind]} as it was: it is {now} now"
+
+
 _DONE = {"extended": "extended", "added": "filled", "contents": "changed"}
 
 
 def _to_arguments(call: BoundCall, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> list[str]:
-    told = []
-    passed = [*zip(call.args, args, strict=False), *((call.kwargs[name], kwargs[name]) for name in kwargs)]
-    for now, then in passed:
-        if _fill(now, "contents", then) or type(now) is not type(then):
-            continue
-        attributes = getattr(now, "__dict__", None)
-        if type(attributes) is dict and type(getattr(then, "__dict__", None)) is dict:
-            attributes.clear()
-            attributes.update(vars(then))
-        elif isinstance(then, Unpicklable):
-            told.append(f"an argument is not changed as it was: {then!r}")
+    told, names = [], names_of(call)
+    passed = by_name(call.args, call.kwargs, names)
+    for name, then in by_name(args, kwargs, names).items():
+        now = passed.get(name)
+        if isinstance(then, Unpicklable):
+            told.append(f"the argument {name} is not changed as it was: {then!r}")
+        elif type(now) is type(then) and not _fill(now, "contents", then):
+            attributes = getattr(now, "__dict__", None)
+            if type(attributes) is dict and type(getattr(then, "__dict__", None)) is dict:
+                attributes.clear()
+                attributes.update(vars(then))
     return told
 
 
 def _read(instance: Any, name: str) -> Any:
     found = getattr(instance, "__dict__", {}).get(name, _ABSENT)
-    if found is not _ABSENT:
+    slot = _slot(instance, name)
+    if found is not _ABSENT or slot is None:
         return found
     try:
-        return object.__getattribute__(instance, name)  # a slot
+        return slot.__get__(instance)
     except AttributeError:
         return _ABSENT
 
 
-def _write(instance: Any, name: str, value: Any) -> None:
-    """Set an attribute, or remove it, where it is: in the object's dict, or a slot."""
+def _write(instance: Any, name: str, value: Any) -> bool:
+    """Set an attribute, or remove it, where it is: in the object's dict, or a slot. Return whether it could be."""
     attributes: dict[str, Any] | None = getattr(instance, "__dict__", None)
-    if attributes is None or name in slots_of(type(instance)):
-        object.__delattr__(instance, name) if value is _ABSENT else object.__setattr__(instance, name, value)
-    elif value is _ABSENT:
-        attributes.pop(name, None)
-    else:
-        attributes[name] = value
+    slot = _slot(instance, name)
+    try:
+        if slot is not None:
+            slot.__delete__(instance) if value is _ABSENT else slot.__set__(instance, value)
+        elif attributes is None:
+            return False
+        elif value is not _ABSENT:
+            attributes[name] = value
+        elif attributes.pop(name, _ABSENT) is _ABSENT:
+            return False
+    except AttributeError:  # nothing is in the slot
+        return False
+    return True
+
+
+def _slot(instance: Any, name: str) -> Any:
+    """Return the slot of an attribute, past a property of the same name; None where it has none."""
+    if name not in slots_of(type(instance)):
+        return None
+    held = (vars(cls).get(name) for cls in type(instance).__mro__)
+    return next((each for each in held if isinstance(each, MemberDescriptorType)), None)
 
 
 def _fill(held: Any, kind: str, value: Any) -> bool:

@@ -25,7 +25,7 @@ from clearstone.replay.ledger import TOLD, VERDICT, LedgerEntry, OpenLedger
 from clearstone.replay.lines import made_at
 from clearstone.replay.match import Made
 from clearstone.replay.pace import Pace, timed
-from clearstone.replay.recorded import RecordedCalls, Steps
+from clearstone.replay.recorded import RecordedCalls
 from clearstone.replay.steps import LiveCall, Step
 from clearstone.run import PASSING, Answer, BoundCall, OpenCall, PassingCall
 from clearstone.span import Trace, replay_mode
@@ -74,13 +74,13 @@ class Replay:
     ) -> None:
         trace = trace if trace is not None else Trace("")
         self._definitions = definitions
-        self._lock = threading.RLock()
-        self._steps = Steps(trace)
+        self._lock = threading.Lock()
         self._effects = Effects()
+        self._open: dict[int, Step] = {}
         self._ledger = OpenLedger()
         self._refusal: ReplayError | None = None
         self._refused = 0
-        self.record = RecordedCalls(trace, self._steps)
+        self.record = RecordedCalls(trace)
         self.book: Book | None = None
         self.guard = Guard(self.latch, *permissions)
         self.live = frozenset(each.replace(":", ".", 1) for each in passthrough)
@@ -94,10 +94,11 @@ class Replay:
 
     def ledger(self) -> Ledger:
         """Return what became of every call so far."""
-        with self._lock:
-            left = self.book.left() if self.book is not None else []
-            left += [span for span in self.record.all_left() if span.replay == "run"]
-        return self._ledger.closed([_left(span) for span in left], tuple(self.guard.written), tuple(self.guard.read))
+        for step in list(self._open.values()):
+            self.ended(step, "interrupted", ["it had not ended when the replay did"])
+        left = self.book.left() if self.book is not None else []
+        left += [each for each in self.record.all_left() if each[0].replay == "run"]
+        return self._ledger.closed([_left(*each) for each in left], tuple(self.guard.written), tuple(self.guard.read))
 
     # --- the calls of the user's code --------------------------------------------------------------------------------
 
@@ -144,24 +145,24 @@ class Replay:
             attempted(made)
             self._refuse_again(made, self._refusal)
         try:
-            with self._lock, payload.definitions_from(self._definitions):
+            with payload.definitions_from(self._definitions):
                 found = find(made)
         except ReplayError as error:
             self._enter(made, None, _verdict(error), (str(error).partition("\n")[0],))
             raise self.latch(error) from None
         entry = self._enter(made, found.span, found.verdict, found.told)
+        if found.refusal is not None:
+            raise self.latch(found.refusal) from None
         return found.answer if found.span is None else self._given(made, found, found.span, entry)
 
     def _given(self, made: Made, found: Served, span: Span, entry: list[Any]) -> Answer:
         """Return an answer that ends as the recorded call did: at its time, with what it did to its object."""
-        with self._lock:
-            self._steps.serve(span.span_id)
         answer, outcome = found.answer, span.outcome
         does = outcome is not None and outcome.effects is not None and span.site == made.call.site.key
         finish = partial(self._finish, made, span, entry) if does else None
         clock = nondet.current_clock.get() if self.follows else None
         if clock is not None or finish is not None:
-            answer = replace(answer, pace=Pace(clock, span, finish))
+            answer = replace(answer, pace=Pace(clock, span, finish, at_end=made.call.streams))
         if answer.chunks is not None and outcome is not None:
             chunks = timed(clock, outcome.chunks, answer.chunks) if clock is not None else answer.chunks
             answer = replace(answer, chunks=chunks if answer.complete else self._up_to_the_end(chunks))
@@ -172,7 +173,7 @@ class Replay:
 
     def _finish(self, made: Made, span: Span, entry: list[Any]) -> None:
         """Do what the recorded call did to its object; say what of that could not be done."""
-        with self._lock, payload.definitions_from(self._definitions):
+        with payload.definitions_from(self._definitions):
             told = self._effects.apply(made.call, span)
         if told:
             entry[VERDICT] = "ambiguous" if entry[VERDICT] == "reused" else entry[VERDICT]
@@ -198,11 +199,9 @@ class Replay:
     def _live(self, call: BoundCall) -> LiveCall:
         """Let a call be made for real; the recorded one in its place is not come to any more."""
         made = self.made(call)
-        with payload.definitions_from(self._definitions), self._lock:
+        with payload.definitions_from(self._definitions):
             found = self.record.take(call, made.step)
-            span = found.span if found is not None else self.record.take_next(call.site.key, made.step, anywhere=True)
-            if span is not None:
-                self._steps.serve(span.span_id)
+            span = found.span if found is not None else self.record.take_next(call.site.key, made.step)
         self._enter(made, span, "live")
         return LiveCall(self)
 
@@ -211,24 +210,25 @@ class Replay:
     def _again(self, call: BoundCall) -> Step:
         made = self.made(call)
         told: tuple[str, ...] = ()
-        with payload.definitions_from(self._definitions), self._lock:
-            found = self.record.take(call, made.step)
-            span = found.span if found is not None else self.record.take_next(call.site.key, made.step)
-            if span is not None:
-                self._steps.enter(span.span_id)
+        with payload.definitions_from(self._definitions):
+            found = self.record.take(call, made.step, runs=True)
+            span = found.span if found is not None else self.record.take_next(call.site.key, made.step, runs=True)
         if span is None:
             told = ("the record has no such step here",)
         elif found is None:
             told = tuple(f"its arguments: {each}" for each in arguments.told_differences(span, call))
-        return Step(self, made, span, told)
+        step = Step(self, made, span, told, is_first=not isinstance(run.current_span.get(), Step))
+        self._open[id(step)] = step
+        return step
 
     def ended(self, step: Step, verdict: Verdict, told: Sequence[str]) -> None:
         """Enter a step that has ended."""
-        with self._lock:
-            if step.span is not None:
-                self._steps.end(step.span.span_id)
-        is_first = step.span is None and not step.recorded  # the method that was named: it need not be in the record
-        self._enter(step.made, step.span, "again" if is_first else verdict, tuple(told))
+        if self._open.pop(id(step), None) is None:
+            return  # of a generator that somebody went on with after the replay
+        if step.span is not None:
+            self.record.end(step.span.span_id)
+        is_named = step.span is None and step.is_first  # the method that was asked for need not be in the record
+        self._enter(step.made, step.span, "again" if is_named else verdict, tuple(told))
 
     # --- refusals ----------------------------------------------------------------------------------------------------
 
@@ -252,9 +252,9 @@ class Replay:
             return self._refusal
 
 
-def _left(span: Span) -> LedgerEntry:
+def _left(span: Span, number: int) -> LedgerEntry:
     verdict: Verdict = "unused" if span.outcome is not None else "interrupted"
-    return LedgerEntry(verdict, span.site or span.name, span.span_type, span_id=span.span_id)
+    return LedgerEntry(verdict, span.site or span.name, span.span_type, number, span.span_id)
 
 
 def _verdict(error: ReplayError) -> Verdict:

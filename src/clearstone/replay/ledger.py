@@ -37,7 +37,8 @@ class LedgerEntry:
             - ``"ambiguous"``: answered from the record, but what it did to its object cannot be told for sure
             - ``"again"``: a step that ran again and gave what it gave then
             - ``"changed"``: a step that ran again and gave something else, or that the record does not have
-            - ``"diverged"``: refused, for its arguments differ from every recorded call that is left
+            - ``"diverged"``: refused, for its arguments differ from every recorded call that is left, or because the
+              recorded outcome cannot be given
             - ``"beyond"``: refused, for the record ends before it
             - ``"live"``: made for real
             - ``"unused"``: recorded, and the replay did not come to it

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
-from clearstone.errors import BeyondRecord, ReplayError
+from clearstone.errors import BeyondRecord, ReplayError, UnservableOutcome
 from clearstone.replay import arguments, divergence, outcomes
 from clearstone.run import Answer
 
@@ -52,16 +52,18 @@ class Served(NamedTuple):
         span: the recorded call it is of; None where there is none.
         verdict: how it was found.
         told: what is to be said of it.
+        refusal: why it is not answered, although it was found.
     """
 
     answer: Answer
     span: Span | None
     verdict: Verdict
     told: tuple[str, ...] = ()
+    refusal: ReplayError | None = None
 
 
 class Book(Protocol):
-    """Recorded calls, given out one by one. Whoever asks holds the replay's lock."""
+    """Recorded calls, given out one by one, to any thread."""
 
     def answer(self, made: Made) -> Served:
         """Return the outcome recorded for a call.
@@ -80,8 +82,8 @@ class Book(Protocol):
             ReplayError: nothing would answer the calls in it.
         """
 
-    def left(self) -> list[Span]:
-        """Return the recorded calls that it could still give."""
+    def left(self) -> list[tuple[Span, int]]:
+        """Return the recorded calls that it could still give, with their numbers among those of their site."""
 
 
 class InferredBook:
@@ -106,13 +108,16 @@ class InferredBook:
         if found is not None:
             span = found.span
             if not found.is_exact:
-                verdict, told = "reused by order", ("some of its arguments could not be recorded",)
+                verdict, told = "reused by order", ("some of its arguments are known by their types alone",)
         else:
             span = self._next(made)
             verdict, told = "reused by order", tuple(arguments.told_differences(span, made.call))
         if span.outcome is None:
             return Served(_pending(site.target, span), span, "interrupted", ("the record ends while it runs",))
-        return Served(outcomes.answer(span.outcome, span.attributes), span, verdict, told)
+        try:
+            return Served(outcomes.answer(span.outcome, span.attributes), span, verdict, told)
+        except UnservableOutcome as error:
+            return Served(Answer(), span, "diverged", (str(error),), error)
 
     def attempted(self, made: Made) -> None:
         """Nothing to count: the ledger does (see `Book.attempted`)."""
@@ -124,9 +129,9 @@ class InferredBook:
             f"with @traced(span_type={span_type!r}), or name its target: mock_config={{{span_type!r}: 'module.name'}}"
         )
 
-    def left(self) -> list[Span]:
+    def left(self) -> list[tuple[Span, int]]:
         """Return the outside calls that were not given (see `Book.left`)."""
-        return [span for span in self._record.all_left() if span.replay == "serve"]
+        return [each for each in self._record.all_left() if each[0].replay == "serve"]
 
     def _next(self, made: Made) -> Span:
         """Return the next recorded call of the site, whatever its arguments.
@@ -136,7 +141,7 @@ class InferredBook:
         """
         if self._strict:
             raise divergence.refusal(made, self._record, self._changes())
-        span = self._record.take_next(made.call.site.key, made.step, anywhere=True)
+        span = self._record.take_next(made.call.site.key, made.step)
         if span is None:
             raise divergence.refusal(made, self._record, self._changes())
         return span

@@ -67,12 +67,15 @@ def from_config(
         ConfigurationError: the configuration has another shape.
         TargetError: a target does not exist.
     """
-    mocks = []
-    for span_type, paths in _checked(config).items():
-        spans = outcomes.of_type(trace, span_type)
+    mocks, checked = [], _checked(config)
+    resolved = {path: _resolved(path, trace, import_module) for paths in checked.values() for path in paths}
+    mocked = {name for path, target in resolved.items() for name in Mock("", path, target, Responses(())).names}
+    inside = _inside(trace, mocked)
+    for span_type, paths in checked.items():
+        spans = [span for span in outcomes.of_type(trace, span_type) if span.span_id not in inside]
         shared = _responses(spans)
         for path in paths:
-            target = _resolved(path, trace, import_module)
+            target = resolved[path]
             names = Mock(span_type, path, target, shared).names
             own = [span for span in spans if span.site.replace(":", ".", 1) in names]
             mocks.append(Mock(span_type, path, target, _responses(own) if own else shared))
@@ -133,6 +136,16 @@ def _respond(replay: Replay, mock: Mock, *args: Any, **kwargs: Any) -> Answer | 
 def _next(mock: Mock, _: Made) -> Served:
     response = mock.responses.take(mock.path)
     return Served(response.produce(), response.span, "reused by order")
+
+
+def _inside(trace: Trace, mocked: set[str]) -> set[str]:
+    """Return the ids of calls that were made in one that is mocked itself: a replay does not come to them."""
+    around = {span.span_id for span in trace if span.site.replace(":", ".", 1) in mocked}
+    found: set[str] = set()
+    for span in trace:  # a parent starts before its children
+        if span.parent_id in around or span.parent_id in found:
+            found.add(span.span_id)
+    return found
 
 
 def _given(value: Any) -> Answer:

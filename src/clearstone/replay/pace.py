@@ -29,11 +29,15 @@ class Pace:
         clock: the replay's; None where it does not follow the record.
         span: the recorded call.
         finish: what is done when it ends.
+        at_end: whether that is when its stream ends, and not when that is handed out.
     """
 
-    __slots__ = ("_clock", "_finish", "_span")
+    __slots__ = ("_clock", "_finish", "_span", "at_end")
 
-    def __init__(self, clock: VirtualClock | None, span: Span, finish: Callable[[], object] | None) -> None:
+    def __init__(
+        self, clock: VirtualClock | None, span: Span, finish: Callable[[], object] | None, *, at_end: bool = False
+    ) -> None:
+        self.at_end = at_end
         self._clock = clock
         self._span = span
         self._finish = finish

@@ -17,6 +17,9 @@ the last one would be blamed).
 
 from __future__ import annotations
 
+import contextlib
+import itertools
+import threading
 from collections import defaultdict, deque
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -32,6 +35,10 @@ if TYPE_CHECKING:
     from clearstone.span import Span, Trace
 
 
+MOST_LIKE = 20
+"""Calls that are looked at one by one, where digests do not tell."""
+
+
 class Found(NamedTuple):
     """A recorded call that fits.
 
@@ -45,7 +52,7 @@ class Found(NamedTuple):
 
 
 class Steps:
-    """Which recorded call is above which, and how far the replay is with each.
+    """Which recorded call is above which, and how far the replay is with each. Not locked: its owner is.
 
     Args:
         trace: the calls; those without a site are looked through.
@@ -56,6 +63,7 @@ class Steps:
         self._entered: set[str] = set()
         self._ended: set[str] = set()
         self._served: set[str] = set()
+        self._outside = {span.span_id for span in trace if span.replay == "serve"}
         near: dict[str | None, str] = {}
         for span in trace:  # a parent starts before its children
             above = self._above[span.span_id] = near.get(span.parent_id, "")
@@ -85,70 +93,103 @@ class Steps:
             other = self.of(other)
         return not step or other == step or other in self._ended
 
-    def is_served(self, span_id: str) -> bool:
-        """Whether a call above a recorded one was answered."""
+    def is_part(self, span_id: str) -> bool:
+        """Whether a recorded call was made in an outside one, which does not run again."""
         above = self.of(span_id)
-        while above and above not in self._served:
+        while above and (above not in self._outside or above in self._entered):
             above = self.of(above)
         return bool(above)
 
 
 class RecordedCalls:
-    """Gives recorded calls out. Not locked: its owner is.
+    """Gives recorded calls out, to any thread.
+
+    Loading and comparing runs code of the user's (how their objects pickle), which may wait for another thread: no lock
+    is held meanwhile.
 
     Args:
         trace: the calls, in the order they started; those without a site are not given.
-        steps: which steps they were made in.
     """
 
-    def __init__(self, trace: Trace, steps: Steps) -> None:
-        self._steps = steps
+    def __init__(self, trace: Trace) -> None:
+        self._lock = threading.Lock()
+        self._steps = Steps(trace)
         found: dict[str, list[Span]] = defaultdict(list)
         for span in trace:
             if span.site:
                 found[span.site].append(span)
-        self._sites = {site: _Site(of, steps) for site, of in found.items()}
+        self._sites = {site: _Site(of, self._steps) for site, of in found.items()}
 
-    def take(self, call: BoundCall, step: str) -> Found | None:
+    def take(self, call: BoundCall, step: str, *, runs: bool = False) -> Found | None:
         """Return the recorded call with the arguments of `call`; None where there is none.
 
         Args:
             call: what is called now.
             step: the recorded step that it is made in; empty where that is not known.
+            runs: whether it runs again; else it is answered.
         """
         site = self._sites.get(call.site.key)
-        return site.take(call, step) if site is not None else None
+        for queue, is_exact in site.queues(call) if site is not None else ():
+            with self._lock:
+                span = site.give(queue, step) if site is not None else None
+                if span is not None:
+                    self._note(span, runs=runs)
+                    return Found(span, is_exact)
+        return None
 
-    def take_next(self, site: str, step: str, *, anywhere: bool = False) -> Span | None:
-        """Return the next call of a site that was recorded in a step, whatever its arguments.
+    def take_next(self, site: str, step: str, *, runs: bool = False) -> Span | None:
+        """Return a call of a site that has not been given, whatever its arguments.
 
         Args:
             site: the site's key.
             step: see `take`.
-            anywhere: also one of another step that is free for this one.
+            runs: see `take`. Then it is given only where it is the last of that step: of several nobody knows which.
         """
         found = self._sites.get(site)
-        return found.take_next(step, anywhere=anywhere) if found is not None else None
+        if found is None:
+            return None
+        with self._lock:
+            span = found.give_the_only_one(step) if runs else found.give(found.all, step)
+            if span is not None:
+                self._note(span, runs=runs)
+            return span
+
+    def _note(self, span: Span, *, runs: bool) -> None:
+        if runs:
+            self._steps.enter(span.span_id)
+        else:
+            self._steps.serve(span.span_id)
+
+    def end(self, step: str) -> None:
+        """A recorded call that ran again has ended."""
+        with self._lock:
+            self._steps.end(step)
 
     def recorded(self, site: str) -> list[Span]:
-        """Return every call of a site that is not part of one that was answered."""
-        return self._apart(self._sites[site].spans) if site in self._sites else []
+        """Return every call of a site that is not part of an outside one."""
+        with self._lock:
+            return self._apart(self._sites[site].spans) if site in self._sites else []
 
     def left(self, site: str) -> list[Span]:
         """Return the calls of a site that were not given, in the order they started."""
-        return self._apart(self._sites[site].left()) if site in self._sites else []
+        with self._lock:
+            return self._apart(self._sites[site].left()) if site in self._sites else []
 
-    def all_left(self) -> list[Span]:
-        """Return what was not given of all sites, those that were called first at first."""
-        return [span for site in self._sites for span in self.left(site)]
-
-    def _apart(self, spans: Iterable[Span]) -> list[Span]:
-        return [span for span in spans if not self._steps.is_served(span.span_id)]
+    def all_left(self) -> list[tuple[Span, int]]:
+        """Return what was not given of all sites with its number among those recorded, from 1."""
+        found = []
+        for site in self._sites:
+            numbers = {span.span_id: number for number, span in enumerate(self.recorded(site), 1)}
+            found += [(span, numbers[span.span_id]) for span in self.left(site)]
+        return found
 
     def equal(self, call: BoundCall) -> list[Span]:
         """Return every recorded call with the arguments of `call`, those that were given too."""
         site = self._sites.get(call.site.key)
         return site.equal(call) if site is not None else []
+
+    def _apart(self, spans: Iterable[Span]) -> list[Span]:
+        return [span for span in spans if not self._steps.is_part(span.span_id)]
 
 
 class _Site:
@@ -156,47 +197,53 @@ class _Site:
 
     def __init__(self, spans: list[Span], steps: Steps) -> None:
         self.spans = spans
+        self.all = _Queue((steps.of(span.span_id), number) for number, span in enumerate(spans))
         self._steps = steps
         self._given: set[int] = set()
-        self._all = _Queue((steps.of(span.span_id), number) for number, span in enumerate(spans))
-        self._indexes: list[_Index] = []
+        self._indexes: dict[tuple[str, ...], list[_Index]] = {}
+        """By the names of what is passed by position: a function may be called bound and unbound."""
 
     def left(self) -> list[Span]:
         return [span for number, span in enumerate(self.spans) if number not in self._given]
 
-    def take(self, call: BoundCall, step: str) -> Found | None:
+    def queues(self, call: BoundCall) -> Iterator[tuple[_Queue, bool]]:
+        """Give the calls with the arguments of `call`, soonest found first, and whether all of those are known."""
         indexes = self._made(call)
         for index in indexes:  # the way of nearly every call
             queue = index.soon(call)
-            number = queue.next(step, self._given, self._steps) if queue is not None else None
-            if number is not None:
-                return Found(self._give(number))
+            if queue is not None:
+                yield queue, True
         for index in indexes:
-            for queue, is_exact in index.queues(call):
-                number = queue.next(step, self._given, self._steps)
-                if number is not None:
-                    return Found(self._give(number), is_exact)
-        return None
+            yield from index.queues(call, self._given)
 
     def equal(self, call: BoundCall) -> list[Span]:
-        queues = (queue for index in self._made(call) for queue, _ in index.queues(call))
-        return [self.spans[number] for number in sorted({each for queue in queues for each in queue})]
+        return [self.spans[number] for number in sorted({each for queue, _ in self.queues(call) for each in queue})]
 
-    def take_next(self, step: str, *, anywhere: bool) -> Span | None:
-        number = self._all.next(step, self._given, self._steps, anywhere=anywhere or not step)
-        return self._give(number) if number is not None else None
+    def give(self, queue: _Queue, step: str) -> Span | None:
+        """Give the first of a queue that a call made in `step` may have."""
+        return self._give(queue.next(step, self._given, self._steps))
 
-    def _give(self, number: int) -> Span:
+    def give_the_only_one(self, step: str) -> Span | None:
+        """Give what is left of this step, if that is one call."""
+        return self._give(self.all.only(step, self._given))
+
+    def _give(self, number: int | None) -> Span | None:
+        if number is None:
+            return None
         self._given.add(number)
         return self.spans[number]
 
     def _made(self, call: BoundCall) -> list[_Index]:
-        if not self._indexes:
+        names = arguments.names_of(call)
+        found = self._indexes.get(names)
+        if found is None:
             numbered = [(number, self._steps.of(span.span_id), span) for number, span in enumerate(self.spans)]
+            made = []
             for redacted in (False, True):
                 of = [each for each in numbered if _is_redacted(each[2]) is redacted]
-                self._indexes += [_Index(of, call, redacted=redacted)] if of else []
-        return self._indexes
+                made += [_Index(of, names, redacted=redacted)] if of else []
+            found = self._indexes.setdefault(names, made)
+        return found
 
 
 def _is_redacted(span: Span) -> bool:
@@ -206,36 +253,42 @@ def _is_redacted(span: Span) -> bool:
 class _Queue:
     """Numbers of recorded calls in their order, and the step each was made in."""
 
-    __slots__ = ("_left", "_numbers", "_of")
+    __slots__ = ("_left", "_of", "numbers")
 
     def __init__(self, numbers: Iterable[tuple[str, int]] = ()) -> None:
-        self._numbers = list(numbers)
+        self.numbers = list(numbers)
         self._left: deque[tuple[str, int]] | None = None  # made when it is first asked
         self._of: dict[str, deque[int]] = {}
 
     def add(self, step: str, number: int) -> None:
-        self._numbers.append((step, number))
+        self.numbers.append((step, number))
 
     def __iter__(self) -> Iterator[int]:
-        return (number for _, number in self._numbers)
+        return (number for _, number in self.numbers)
 
-    def next(self, step: str, given: set[int], steps: Steps, *, anywhere: bool = True) -> int | None:
-        """Return the first that was not given: of this step, else (`anywhere`) of one that it is free for."""
+    def next(self, step: str, given: set[int], steps: Steps) -> int | None:
+        """Return the first that was not given: of this step, else of one that it is free for."""
         left = self._left if self._left is not None else self._begun()
         own = self._of.get(step) if step else None
         while own and own[0] in given:
             own.popleft()
         if own:
             return own[0]
-        if not anywhere:
-            return None
         while left and left[0][1] in given:
             left.popleft()
         return next((each for of, each in left if each not in given and steps.is_free_for(step, of)), None)
 
+    def only(self, step: str, given: set[int]) -> int | None:
+        """Return the one of this step that was not given; None where there are more, or none."""
+        if self._left is None:
+            self._begun()
+        left = (number for number in self._of.get(step, ()) if number not in given)
+        found, more = next(left, None), next(left, None)
+        return found if more is None else None
+
     def _begun(self) -> deque[tuple[str, int]]:
-        self._left = deque(self._numbers)
-        for step, number in self._numbers:
+        self._left = deque(self.numbers)
+        for step, number in self.numbers:
             self._of.setdefault(step, deque()).append(number)
         return self._left
 
@@ -245,61 +298,77 @@ class _Index:
 
     Args:
         calls: of each its number, the step it was made in, and itself.
-        call: one that is made now: it says what the arguments are called.
+        names: what the arguments that are passed by position are called.
         redacted: whether they are all recorded without their secrets.
     """
 
-    def __init__(self, calls: Sequence[tuple[int, str, Span]], call: BoundCall, *, redacted: bool) -> None:
+    def __init__(self, calls: Sequence[tuple[int, str, Span]], names: tuple[str, ...], *, redacted: bool) -> None:
         self._calls = calls
-        self._names = arguments.names_of(call)
+        self._names = names
         self._redacted = redacted
-        self._unknown: set[int] = set()
-        self._opaque: set[int] = set()
-        self._quick = self._indexed(lambda _, recorded: quick(recorded))
+        self._unknown = _Queue()
+        self._quick = self._indexed(quick, self._unknown)
         self._canonical: dict[bytes, _Queue] | None = None
+        self._is_opaque = False
+        self._is_opaque = False
 
     def soon(self, call: BoundCall) -> _Queue | None:
         """Return the calls with the quick digest of the arguments of `call`."""
         digest = quick(arguments.of_call(call, redacted=self._redacted))
         return self._quick.get(digest) if digest is not None else None
 
-    def queues(self, call: BoundCall) -> Iterator[tuple[_Queue, bool]]:
-        """Give the calls with the arguments of `call`, and whether all of them are known to be the same."""
-        now = arguments.of_call(call, redacted=self._redacted)
-        if self._canonical is None:
-            self._canonical = self._indexed(self._whole)
-        whole = canonical(now).value
-        if whole in self._canonical:
-            yield self._canonical[whole], True
-        yield _Queue((step, number) for number, step, span in self._calls if self._is_like(number, span, now)), False
+    def queues(self, call: BoundCall, given: set[int]) -> Iterator[tuple[_Queue, bool]]:
+        """Give the calls with the arguments of `call`, and whether all of them are known to be the same.
 
-    def _whole(self, number: int, recorded: Any) -> bytes:
+        Args:
+            call: what is called now.
+            given: the numbers of those that were given.
+        """
+        if self._canonical is None:
+            self._canonical = self._indexed(self._whole, _Queue())
+        found = canonical(arguments.of_call(call, redacted=self._redacted))
+        if found.value in self._canonical:
+            yield self._canonical[found.value], not found.is_opaque
+        if found.is_opaque or self._is_opaque:  # a record would hold a client as its type, and no part of it
+            found = canonical(arguments.of_call(call, redacted=self._redacted, described=True))
+            if found.value in self._canonical:
+                yield self._canonical[found.value], not found.is_opaque
+            yield self._like(call, given), False
+        yield self._unknown, False
+
+    def _like(self, call: BoundCall, given: set[int]) -> _Queue:
+        """Return calls against which nothing is known: what pickles here may not have pickled there."""
+        now = arguments.of_call(call, redacted=self._redacted)
+        left = (each for each in self._calls if each[0] not in given)
+        found = _Queue()
+        for number, step, span in itertools.islice(left, MOST_LIKE):
+            with contextlib.suppress(ReplayError):  # it does not load today
+                recorded = arguments.of_span(span, self._names)
+                if canonical(recorded).is_opaque and difference(recorded, now) is None:
+                    found.add(step, number)
+        return found
+
+    def _whole(self, recorded: Any) -> bytes:
         found = canonical(recorded)
-        if found.is_opaque:
-            self._opaque.add(number)
+        self._is_opaque = self._is_opaque or found.is_opaque
         return found.value
 
-    def _indexed(self, digest_of: Callable[[int, Any], bytes | None]) -> dict[bytes, _Queue]:
+    def _indexed(self, digest_of: Callable[[Any], bytes | None], unknown: _Queue) -> dict[bytes, _Queue]:
         found: dict[bytes, _Queue] = defaultdict(_Queue)
         known: dict[bytes, bytes | None] = {}  # by the names of payloads: many calls are given the same
         for number, step, span in self._calls:
             name = span.input.name if span.input is not None else b""
             if name not in known:
                 try:
-                    digest = digest_of(number, arguments.of_span(span, self._names))
-                except ReplayError:  # not recorded, or it does not load today: nothing is known to be equal to it
-                    self._unknown.add(number)
+                    digest = digest_of(arguments.of_span(span, self._names))
+                except ReplayError:  # it does not load today: nothing is known to be equal to it
+                    if span.input is None or span.input.codec == "stand-in":
+                        unknown.add(step, number)
                     continue
-                if name and number not in self._opaque:
+                if name:
                     known[name] = digest
             else:
                 digest = known[name]
             if digest is not None:
                 found[digest].add(step, number)
         return dict(found)
-
-    def _is_like(self, number: int, span: Span, now: Any) -> bool:
-        """Whether nothing that was recorded of a call is against its being the one that is made."""
-        if number in self._unknown:
-            return span.input is None or span.input.codec == "stand-in"
-        return number in self._opaque and difference(arguments.of_span(span, self._names), now) is None

@@ -8,10 +8,11 @@ Invariant: nothing that a step's code does is changed by it, and no value is kep
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING, Any
 
-from clearstone.codec import payload
-from clearstone.codec.exceptions import dump_exception
+from clearstone.codec import inert, payload, show
+from clearstone.codec.exceptions import dump_exception, type_name
 from clearstone.codec.payload import safe_repr
 from clearstone.errors import ReplayError
 from clearstone.replay.compare import difference
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from clearstone.replay.engine import Replay
     from clearstone.replay.match import Made
     from clearstone.run import Run, StreamKind, Ticket
-    from clearstone.span import Outcome, Span
+    from clearstone.span import Outcome, Payload, Span
 
 
 class Inside(PassingCall):
@@ -66,10 +67,14 @@ class Step(Inside):
         made: the call; its step is where the calls below it are looked for, where it has no recorded call of its own.
         span: the recorded call that it is; None where the record has none.
         told: what is different already.
+        is_first: whether no other step is above it.
     """
 
-    def __init__(self, replay: Replay, made: Made, span: Span | None, told: Sequence[str]) -> None:
+    def __init__(
+        self, replay: Replay, made: Made, span: Span | None, told: Sequence[str], *, is_first: bool = False
+    ) -> None:
         super().__init__(replay)
+        self.is_first = is_first
         self.made = made
         self.span = span
         self.recorded = span.span_id if span is not None else made.step
@@ -91,7 +96,7 @@ class Step(Inside):
         if self._told or self.span is None:
             return
         if number < len(chunks):
-            self._compare(f"item {number}", lambda: payload.load(chunks[number].value), value)
+            self._compare(f"item {number}", chunks[number].value, value)
         else:
             self._told.append(f"it gave {len(chunks)} items, now more")
 
@@ -99,8 +104,7 @@ class Step(Inside):
         """Compare what it gave."""
         outcome = self._outcome
         if outcome is not None and outcome.value is not None and outcome.failure is None:
-            recorded = outcome.value
-            self._compare("returned", lambda: payload.load(recorded), value)
+            self._compare("returned", outcome.value, value)
         elif outcome is not None:
             self._told.append(f"{_told(outcome)}, now returned {safe_repr(value)}")
         self._fewer_items()
@@ -130,9 +134,13 @@ class Step(Inside):
     def _outcome(self) -> Outcome | None:
         return self.span.outcome if self.span is not None else None
 
-    def _compare(self, what: str, recorded: Any, now: Any) -> None:
+    def _compare(self, what: str, recorded: Payload, now: Any) -> None:
+        if recorded.codec == "stand-in":  # it did not pickle: it is known by its type
+            then, name = json.loads(recorded.data)["type"], type_name(type(now))
+            self._told += [f"{what}: recorded a {then}, now {safe_repr(now)}"] if then != name else []
+            return
         try:
-            found = difference(recorded(), now)
+            found = difference(payload.load(recorded), now)
         except ReplayError as error:
             self._told.append(f"{what}: cannot be compared: {error}")
             return
@@ -159,4 +167,6 @@ def _as_of_the_script(told: str) -> str:
 def _told(outcome: Outcome) -> str:
     if outcome.failure is not None:
         return f"raised {outcome.failure.type_name}: {outcome.failure.message}"
-    return "recorded nothing that it returned"
+    if outcome.value is None:
+        return "recorded nothing that it returned"
+    return f"returned {show.render(inert.read(outcome.value.data, buffers=outcome.value.buffers), width=60)}"

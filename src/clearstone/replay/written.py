@@ -40,20 +40,31 @@ class Responses:
         self._lock = threading.Lock()
         self._responses = list(responses)
         self._attempts = 0
+        self._given: set[int] = set()
 
     def __len__(self) -> int:
         return len(self._responses)
 
-    def take(self, target: str) -> Response:
+    def take(self, target: str, refused: Callable[[Response], ReplayError | None] = lambda _: None) -> Response:
         """Return the next response.
+
+        Args:
+            target: what is called.
+            refused: says why a response is not given.
 
         Raises:
             ReplayExhausted: none is left.
+            ReplayError: what `refused` says.
         """
         position = self.attempted()
         if position >= len(self._responses):
             raise ExhaustedResponses(target, self)
-        return self._responses[position]
+        response = self._responses[position]
+        refusal = refused(response)
+        if refusal is not None:
+            raise refusal
+        self._given.add(position)
+        return response
 
     def attempted(self) -> int:
         """Count a call; return how many there were before it."""
@@ -67,8 +78,9 @@ class Responses:
         return self._attempts
 
     def left(self) -> list[Span]:
-        """Return the recorded calls that nobody asked for."""
-        return [each.span for each in self._responses[self._attempts :] if each.span is not None]
+        """Return the recorded calls that were not given."""
+        left = (each for number, each in enumerate(self._responses) if number not in self._given)
+        return [each.span for each in left if each.span is not None]
 
 
 class ExhaustedResponses(ReplayExhausted):
@@ -107,16 +119,24 @@ class WrittenBook:
                 f"{site.target} ({site.span_type}) is an outside call that mock_config does not name. Add "
                 f"{{{site.span_type!r}: {site.target!r}}}, or leave mock_config out to have it inferred."
             )
-        response = responses.take(site.target)
-        span = response.span
-        told = arguments.told_differences(span, made.call) if span is not None and span.site == site.key else []
-        if told and self._strict:
-            raise ReplayDivergence(
-                f"call {made.number} of {site.target} got other arguments than the recorded call in its place:\n  "
-                + "\n  ".join(told)
-                + "\nstrict=False serves it all the same."
+        told: list[str] = []
+
+        def refused(response: Response) -> ReplayError | None:
+            span = response.span
+            told.extend(
+                arguments.told_differences(span, made.call) if span is not None and span.site == site.key else []
             )
-        return Served(response.produce(), span, "reused by order", tuple(told))
+            return self._refusal(made, told) if told and self._strict else None
+
+        response = responses.take(site.target, refused)
+        return Served(response.produce(), response.span, "reused by order", tuple(told))
+
+    def _refusal(self, made: Made, told: Sequence[str]) -> ReplayDivergence:
+        lines = "\n  ".join(told)
+        return ReplayDivergence(
+            f"call {made.number} of {made.call.site.target} got other arguments than the recorded call in its place:\n"
+            f"  {lines}\nstrict=False serves it all the same."
+        )
 
     def attempted(self, made: Made) -> None:
         """Count a call that is not answered (see `clearstone.replay.match.Book`)."""
@@ -127,8 +147,8 @@ class WrittenBook:
     def block(self, name: str, span_type: str) -> None:
         """Let it run: the configuration names what is mocked inside it (see `clearstone.replay.match.Book`)."""
 
-    def left(self) -> list[Span]:
+    def left(self) -> list[tuple[Span, int]]:
         """Return the recorded calls that were not given, those of shared responses once."""
         shared = {id(each): each for each in self._responses.values()}
-        found = {span.span_id: span for each in shared.values() for span in each.left()}
+        found = {span.span_id: (span, 0) for each in shared.values() for span in each.left()}
         return list(found.values())
