@@ -59,6 +59,7 @@ bench: $(VENV)/.dev  ## the figures and plots of docs/performance.md; makes an e
 	$(BIN)/python benchmarks/store.py --out $(RESULTS)
 	$(BIN)/python benchmarks/checkpoints.py --out $(RESULTS)
 	$(BIN)/python benchmarks/listing.py > $(RESULTS)/listing.txt
+	$(BIN)/python benchmarks/replay.py --out $(RESULTS)
 	$(BIN)/python benchmarks/floor.py > $(RESULTS)/floor.md
 	$(BIN)/python benchmarks/history.py > $(RESULTS)/history.txt
 	$(BIN)/python benchmarks/startup.py > $(RESULTS)/startup.txt

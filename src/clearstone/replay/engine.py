@@ -11,7 +11,6 @@ whoever drives the replay ends it with `refusal`.
 from __future__ import annotations
 
 import threading
-from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -157,19 +156,22 @@ class Replay:
 
     def _given(self, made: Made, found: Served, span: Span, entry: list[Any]) -> Answer:
         """Return an answer that ends as the recorded call did: at its time, with what it did to its object."""
-        answer, outcome = found.answer, span.outcome
+        given, outcome = found.answer, span.outcome
         does = outcome is not None and outcome.effects is not None and span.site == made.call.site.key
-        finish = partial(self._finish, made, span, entry) if does else None
         clock = nondet.current_clock.get() if self.follows else None
-        if clock is not None or finish is not None:
-            answer = replace(answer, pace=Pace(clock, span, finish, at_end=made.call.streams))
-        if answer.chunks is not None and outcome is not None:
-            chunks = timed(clock, outcome.chunks, answer.chunks) if clock is not None else answer.chunks
-            answer = replace(answer, chunks=chunks if answer.complete else self._up_to_the_end(chunks))
-        if answer.pending is not None:
-            pending: Any = answer.pending
-            answer = replace(answer, pending=lambda: self.latch(pending()))
-        return answer
+        if not does and clock is None and given.chunks is None and given.pending is None:
+            return given
+        finish = partial(self._finish, made, span, entry) if does else None
+        chunks: Iterable[Any] | None = given.chunks
+        if chunks is not None and outcome is not None:
+            chunks = timed(clock, outcome.chunks, chunks) if clock is not None else chunks
+            chunks = chunks if given.complete else self._up_to_the_end(chunks)
+        pace = Pace(clock, span, finish, at_end=made.call.streams)
+        pending: Any = partial(self._latched, given.pending) if given.pending is not None else None
+        return Answer(given.value, given.error, chunks, given.complete, given.stream, given.awaited, pending, pace)
+
+    def _latched(self, pending: Callable[[], Any]) -> ReplayError:
+        return self.latch(pending())
 
     def _finish(self, made: Made, span: Span, entry: list[Any]) -> None:
         """Do what the recorded call did to its object; say what of that could not be done."""
