@@ -10,13 +10,11 @@ import sysconfig
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import clearstone
-
 if TYPE_CHECKING:
     from types import FrameType
 
 _NOT_THE_USERS = frozenset({"wrapt", "asyncio", "concurrent", "threading", "functools", "contextlib"})
-_OURS = str(Path(clearstone.__file__).parent) + os.sep
+_OURS = str(Path(__file__).parents[1]) + os.sep
 _is_users: dict[str, bool] = {}
 """By the file of the code."""
 
