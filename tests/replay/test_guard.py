@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import http.server
+import importlib
 import os
 import socket
 import ssl
@@ -276,6 +277,21 @@ def test_files_that_are_changed_are_listed_and_refused_only_when_asked(checkpoin
     told = refused(checkpoint, write, deny=["files"])
     assert f"about to change a file, which deny=('files',) refuses: {file}" in told
     assert not file.exists()
+
+
+def test_importing_a_module_changes_no_file_of_the_users(
+    checkpoint: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "imported_in_a_replay.py").write_text("answer = 42")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setattr(sys, "dont_write_bytecode", False)
+    importlib.invalidate_caches()
+    engine, found = gone_through(
+        checkpoint, lambda: importlib.import_module("imported_in_a_replay").answer, deny="files"
+    )
+    assert found == 42
+    assert (engine.ledger.written, engine.ledger.unrecorded) == ((), ())
+    assert list((tmp_path / "__pycache__").iterdir())
 
 
 def test_what_is_taken_from_todays_machine_is_listed(checkpoint: Checkpoint, tmp_path: Path) -> None:

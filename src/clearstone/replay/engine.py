@@ -73,7 +73,7 @@ class Replay:
     ) -> None:
         trace = trace if trace is not None else Trace("")
         self._definitions = definitions
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # reentrant: the collector may end a step, or a signal handler call, in there
         self._effects = Effects()
         self._open: dict[int, Step] = {}
         self._ledger = OpenLedger()
@@ -212,11 +212,15 @@ class Replay:
     def _again(self, call: BoundCall) -> Step:
         made = self.made(call)
         told: tuple[str, ...] = ()
-        with payload.definitions_from(self._definitions):
-            found = self.record.take(call, made.step, runs=True)
-            span = found.span if found is not None else self.record.take_next(call.site.key, made.step, runs=True)
+        found = span = None
+        try:
+            with payload.definitions_from(self._definitions):
+                found = self.record.take(call, made.step, runs=True)
+                span = found.span if found is not None else self.record.take_next(call.site.key, made.step, runs=True)
+        except ReplayError as error:  # what a record without secrets would hold of them does not load
+            told = (f"its arguments cannot be compared: {error}",)
         if span is None:
-            told = ("the record has no such step here",)
+            told = told or ("the record has no such step here",)
         elif found is None:
             told = tuple(f"its arguments: {each}" for each in arguments.told_differences(span, call))
         step = Step(self, made, span, told, is_first=not isinstance(run.current_span.get(), Step))

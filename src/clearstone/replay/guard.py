@@ -30,7 +30,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from clearstone import run
 from clearstone.errors import ConfigurationError, LiveCallRefused
-from clearstone.replay.lines import asked_by_us, is_installed, quoted, users_line
+from clearstone.replay.lines import asked_by_us, is_import, is_installed, quoted, users_line
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -71,7 +71,7 @@ _METHODS = (
 
 NATIVE = {
     "grpc": "gRPC", "uvloop": "uvloop", "pycurl": "libcurl", "psycopg2": "libpq", "psycopg_c": "libpq",
-    "zmq": "ZeroMQ", "curl_cffi": "libcurl", "rustls": "rustls", "pyqwest": "a Rust client",
+    "zmq": "ZeroMQ", "curl_cffi": "libcurl",
 }  # fmt: skip
 """Modules whose network calls Python does not see, and what makes them."""
 
@@ -163,7 +163,7 @@ def _hook(event: str, args: tuple[Any, ...]) -> None:
         _note(guard, "standard input")
     elif event == "open" and not _writes(*args):
         _note_file(guard, args[0])
-    elif not (args and _wakes_a_loop(args[0])):
+    elif not (args and _wakes_a_loop(args[0])) and not (kind == "files" and is_import()):
         guard.met(kind, _told(event, args))
 
 

@@ -127,7 +127,7 @@ class OpenLedger:
     """A ledger while it is written, from any thread."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._entries: list[list[Any]] = []
         self._numbers: dict[str, int] = {}
 

@@ -58,6 +58,14 @@ def asked_by_us() -> bool:
     return frame is None or frame.f_code.co_filename.startswith(_OURS)
 
 
+def is_import() -> bool:
+    """Whether an import asks: it keeps what it compiled beside the source."""
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None and frame.f_code.co_filename in {__file__, _GUARD}:
+        frame = frame.f_back
+    return frame is not None and frame.f_code.co_filename.startswith("<frozen importlib")
+
+
 @functools.cache
 def is_installed(file: str) -> bool:
     """Whether a file belongs to Python, to an installed package, or to Clearstone."""

@@ -112,7 +112,7 @@ class RecordedCalls:
     """
 
     def __init__(self, trace: Trace) -> None:
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # reentrant: the collector may end a step in there
         self._steps = Steps(trace)
         found: dict[str, list[Span]] = defaultdict(list)
         for span in trace:

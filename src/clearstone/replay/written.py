@@ -37,7 +37,7 @@ class Responses:
     """
 
     def __init__(self, responses: Sequence[Response]) -> None:
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._responses = list(responses)
         self._attempts = 0
         self._given: set[int] = set()
