@@ -37,8 +37,9 @@ EPOCH = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
 
 WALL_CLOCK = "the wall clock (time.time(), datetime.now())"
 
-_UNCOUNTED = frozenset({"clearstone", "concurrent", "queue", "threading"})
-"""Packages whose looks at a steady clock add nothing: how many there are depends on threads and the collector."""
+_UNCOUNTED = frozenset({"clearstone", "concurrent", "hypothesis", "queue", "threading"})
+"""Packages whose looks at a steady clock add nothing: how many there are depends on threads and the collector (which
+hypothesis times in every process it is loaded in)."""
 
 current: ContextVar[VirtualClock | None] = ContextVar("clearstone_clock", default=None)
 
