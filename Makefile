@@ -30,7 +30,7 @@ layers: $(VENV)/.dev
 	$(BIN)/lint-imports
 
 test tests: $(VENV)/.dev  ## the tests
-	$(BIN)/python -m pytest -n $(WORKERS)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 
 coverage: $(VENV)/.dev  ## which lines and branches the tests come to, those of their child processes included
 	$(BIN)/python -m coverage erase
