@@ -28,9 +28,6 @@ if TYPE_CHECKING:
 
     from clearstone.callables import Decoration, Kind
 
-A_YEAR = 365 * 86400.0
-"""Longer than any timeout; a replay's clock gets there at once."""
-
 
 def driver(kind: Kind, decoration: Decoration) -> Callable[..., Any]:
     """Return the wrapper, as wrapt calls it, for a callable of that kind."""
@@ -66,7 +63,7 @@ def call(self: Any, /, *args: Any, **kwargs: Any) -> Any:  # noqa: C901 - the wa
     else:
         call = run.begin(of.site, None, args, kwargs)
     if call.answer is not None:
-        return _answered(call.answer)
+        return _answers().answered(call.answer)
     token = _set_current(call) if call.is_span else None  # type: ignore[arg-type]  # as `runs.enter`
     try:
         result = wrapped(*args, **kwargs)
@@ -109,7 +106,7 @@ def _function(of: Decoration) -> Callable[..., Any]:  # noqa: C901
         else:
             call = run.begin(site, instance, args, kwargs)
         if call.answer is not None:
-            return _answered(call.answer)
+            return _answers().answered(call.answer)
         token = _set_current(call) if call.is_span else None  # type: ignore[arg-type]
         try:
             result = wrapped(*args, **kwargs)
@@ -135,6 +132,12 @@ def _function(of: Decoration) -> Callable[..., Any]:  # noqa: C901
     return call
 
 
+def _answers() -> Any:
+    from clearstone import answers  # in a replay: who records needs none
+
+    return answers
+
+
 def _pass(wrapped: Any, _: Any, args: Any, kwargs: Any) -> Any:
     return wrapped(*args, **kwargs)
 
@@ -144,45 +147,6 @@ def _returned(call: runs.OpenCall, result: Any, instance: Any) -> Any:
         followed = _follow(call, _Unstarted(result, call))
         return named(followed, result) if type(result) is CoroutineType else followed
     return streams.returned(call, result, instance)
-
-
-def _answered(answer: runs.Answer) -> Any:
-    return _given_later(answer) if answer.awaited else _given(answer)
-
-
-def _given(answer: runs.Answer) -> Any:
-    if answer.pace is not None:
-        answer.pace.at_once()
-    return _result(answer)
-
-
-def _result(answer: runs.Answer) -> Any:
-    if answer.chunks is not None:
-        return streams.served(answer)
-    failure = answer.failure()
-    if failure is not None:
-        raise failure
-    return answer.value
-
-
-async def _given_later(answer: runs.Answer) -> Any:
-    """Give an answer.
-
-    A call that was cancelled is cancelled again, by the timeout or task group that did it; one that had not ended ends
-    after everything else.
-    """
-    import asyncio
-
-    pace = answer.pace
-    if answer.pending is not None or isinstance(answer.error, asyncio.CancelledError):
-        try:
-            await asyncio.sleep(A_YEAR)
-        finally:
-            if pace is not None:
-                pace.finish()
-    elif pace is not None:
-        await pace.later()
-    return _result(answer)
 
 
 # --- coroutines ------------------------------------------------------------------------------------------------------
@@ -241,7 +205,7 @@ async def _awaited(
         if (call is None or call.answer is not None) and type(start) is _Unstarted:
             start.coroutine.close()  # not left to its end: a traceback may hold it until the collector comes
     if call.answer is not None:
-        return await _given_later(call.answer)
+        return await _answers().given_later(call.answer)
     token = runs.enter(call)
     try:
         result = await start()

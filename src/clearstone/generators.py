@@ -16,7 +16,6 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from clearstone import run as runs
-from clearstone import streams
 from clearstone.callables import begin, made_of, named, run_for
 
 if TYPE_CHECKING:
@@ -81,7 +80,9 @@ def _stream(made: _Made) -> Generator[Any, Any, Any]:
     """Drive a generator; closing it is throwing GeneratorExit into it, as Python does."""
     call = made.begin()
     if call.answer is not None:
-        return (yield from streams.played(call.answer))
+        from clearstone.answers import played
+
+        return (yield from played(call.answer))
     stream: Any = None
     step: Any = None
     given: Any = None
@@ -119,7 +120,9 @@ async def _async_stream(made: _Made) -> AsyncGenerator[Any, Any]:
     """Drive an async generator (see `_stream`)."""
     call = made.begin()
     if call.answer is not None:
-        for recorded in streams.played(call.answer):
+        from clearstone.answers import played
+
+        for recorded in played(call.answer):
             yield recorded
         return
     stream: Any = None

@@ -53,8 +53,8 @@ class BoundCall:
 class Pace(Protocol):
     """How a served call ends."""
 
-    at_end: bool
-    """Whether a stream's is when its items have been read, and not when it is handed out."""
+    def read(self, items: Iterable[Any]) -> Iterator[Any]:
+        """Give the items of a stream, which ends with them."""
 
     def at_once(self) -> None:
         """End it: nobody awaits it."""

@@ -23,17 +23,15 @@ import inspect
 import io
 import sys
 import weakref
-from collections.abc import AsyncGenerator, Generator
 from types import GeneratorType, MethodType
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal
 
 from clearstone import run as runs
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-    from types import TracebackType
+    from collections.abc import Callable
 
-    from clearstone.run import Answer, OpenCall, StreamKind
+    from clearstone.run import OpenCall, StreamKind
 
 PLAIN: frozenset[type] = frozenset({
     type(None), bool, int, float, complex, str, bytes, bytearray, list, tuple, dict, set, frozenset,
@@ -313,93 +311,3 @@ def _passed_on(name: str) -> Callable[..., Any]:
         return getattr(self.__wrapped__, name)(*args, **kwargs)
 
     return call
-
-
-# --- replaying -------------------------------------------------------------------------------------------------------
-
-
-def served(answer: Answer) -> ServedStream | ServedAsyncStream:
-    """Return a recorded stream as an object that is read as the recorded one was."""
-    return ServedAsyncStream(answer) if answer.stream == "async iterator" else ServedStream(answer)
-
-
-def played(answer: Answer) -> Generator[Any, Any, Any]:
-    """Yield the recorded items of a stream, then end as it did."""
-    pace = answer.pace
-    if pace is not None and not pace.at_end:
-        pace.finish()
-    try:
-        yield from answer.chunks or ()
-    finally:
-        if pace is not None:
-            pace.finish()
-    failure = answer.failure()
-    if failure is not None:
-        raise failure
-    return answer.value
-
-
-class _Served:
-    """The record of a stream: its items, without the object they came from."""
-
-    def __init__(self, answer: Answer) -> None:
-        self._items: Iterator[Any] = played(answer)
-
-    def __getattr__(self, name: str) -> Any:
-        raise AttributeError(
-            f"this stream is served from the record, which holds its items and not its attribute {name!r}; "
-            f"return what you need of it from the decorated function"
-        )
-
-
-class ServedStream(_Served, Generator[Any, Any, Any]):
-    """A served stream: an iterator, a context manager, and what a generator has.
-
-    Args:
-        answer: what was recorded.
-    """
-
-    def send(self, _: Any) -> Any:
-        """Return the next item."""
-        return next(self._items)
-
-    def throw(self, error: Any, *rest: Any) -> Any:
-        """End with `error`."""
-        return self._items.throw(error, *rest)  # type: ignore[attr-defined]  # a generator
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-
-class ServedAsyncStream(_Served, AsyncGenerator[Any, Any]):
-    """A served async stream: an async iterator, an async context manager, and what an async generator has.
-
-    Args:
-        answer: what was recorded.
-    """
-
-    async def asend(self, _: Any) -> Any:
-        """Return the next item."""
-        try:
-            return next(self._items)
-        except StopIteration:
-            raise StopAsyncIteration from None
-
-    async def athrow(self, error: Any, *rest: Any) -> Any:
-        """End with `error`."""
-        return self._items.throw(error, *rest)  # type: ignore[attr-defined]  # a generator
-
-    async def close(self) -> None:
-        """Read no further."""
-        await self.aclose()
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self.aclose()

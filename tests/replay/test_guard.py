@@ -6,6 +6,7 @@ import http.server
 import importlib
 import os
 import socket
+import sqlite3
 import ssl
 import subprocess
 import sys
@@ -176,46 +177,40 @@ def test_threads_tasks_and_executors_of_the_replay_are_guarded(checkpoint: Check
     assert requests == []
 
 
-def test_who_is_not_in_the_replay_goes_out_as_ever(checkpoint: Checkpoint, url: str) -> None:
-    begun, done, found = threading.Event(), threading.Event(), list[bytes]()
+@contextlib.contextmanager
+def beside(work: Callable[[], Any]) -> Iterator[Callable[[], None]]:
+    """Run `work` in a thread that was there before the replay; give what the replayed code waits for it with."""
+    begun, done = threading.Event(), threading.Event()
 
-    def outside() -> None:
+    def run() -> None:
         begun.wait(10)
-        found.append(fetched(url))
+        work()
         done.set()
-
-    thread = threading.Thread(target=outside)
-    thread.start()
 
     def waits() -> None:
         begun.set()
-        done.wait(10)
+        assert done.wait(10)
 
-    gone_through(checkpoint, waits)
+    thread = threading.Thread(target=run)
+    thread.start()
+    yield waits
     thread.join()
+
+
+def test_who_is_not_in_the_replay_goes_out_as_ever(checkpoint: Checkpoint, url: str) -> None:
+    found: list[bytes] = []
+    with beside(lambda: found.append(fetched(url))) as waits:
+        gone_through(checkpoint, waits)
     assert found == [b"answer"]
 
 
 def test_where_the_guard_holds_everywhere_other_threads_are_refused_as_well(checkpoint: Checkpoint, url: str) -> None:
-    begun, done, found = threading.Event(), threading.Event(), list[str]()
-
-    def outside() -> None:
-        begun.wait(10)
-        with pytest.raises(OSError, match="about to go out") as caught:
+    def fails() -> None:
+        with pytest.raises(OSError, match="about to go out"):
             fetched(url)
-        found.append(str(caught.value))
-        done.set()
 
-    thread = threading.Thread(target=outside)
-    thread.start()
-
-    def waits() -> None:
-        begun.set()
-        done.wait(10)
-
-    refused(checkpoint, waits, everywhere=True)
-    thread.join()
-    assert found
+    with beside(fails) as waits:
+        refused(checkpoint, waits, everywhere=True)
 
 
 def test_what_is_allowed_goes_through(checkpoint: Checkpoint, url: str) -> None:
@@ -237,6 +232,32 @@ def test_a_function_that_is_passed_through_is_live_and_its_recorded_call_is_not_
         engine, _ = gone_through(checkpoint, lambda: None, passthrough=[name])
         assert [entry.verdict for entry in engine.ledger] == ["live", "again"]
     assert len(requests) == 2
+
+
+@traced
+def step(url: str) -> Any:
+    return fetched(url)
+
+
+def test_what_a_live_call_calls_is_live_too(checkpoint: Checkpoint, url: str) -> None:
+    does["look"] = lambda: (step(url), look_up(url))
+    engine, _ = gone_through(checkpoint, lambda: None, passthrough=f"{__name__}.look")
+    assert [entry.verdict for entry in engine.ledger] == ["live", "live", "live", "again"]
+    assert len(requests) == 2
+
+
+@traced(span_type="tool")
+def look_up(url: str) -> Any:
+    return fetched(url)
+
+
+def test_a_database_that_is_a_file_is_listed(checkpoint: Checkpoint, tmp_path: Path) -> None:
+    def connect() -> None:
+        for name in (":memory:", str(tmp_path / "notes.db")):
+            sqlite3.connect(name).close()
+
+    engine, _ = gone_through(checkpoint, connect)
+    assert engine.ledger.written == (str(tmp_path / "notes.db"),)
 
 
 def test_nothing_is_left_of_the_guard_and_the_next_request_goes_out(checkpoint: Checkpoint, url: str) -> None:
@@ -272,7 +293,7 @@ def test_files_that_are_changed_are_listed_and_refused_only_when_asked(checkpoin
         (tmp_path / "folder").mkdir(exist_ok=True)
 
     engine, _ = gone_through(checkpoint, write)
-    assert engine.ledger.written == (str(file), str(tmp_path / "folder"))
+    assert engine.ledger.written == (str(file), str(tmp_path / "other"), str(tmp_path / "folder"))
     assert (tmp_path / "other").exists()
     told = refused(checkpoint, write, deny=["files"])
     assert f"about to change a file, which deny=('files',) refuses: {file}" in told

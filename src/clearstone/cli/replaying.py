@@ -143,8 +143,9 @@ def _error_name(error: BaseException) -> str:
 
 def _ended_as_recorded(checkpoint: Checkpoint, engine: ReplayEngine) -> bool | None:
     """Whether the call gave what it gave when it was recorded; None where another one was made."""
-    found = [entry.verdict for entry in engine.ledger if entry.span_id == checkpoint.span_id and entry.line]
-    return found[-1] == "again" if found and checkpoint.call is not None else None
+    found = [entry.verdict for entry in engine.ledger if entry.span_id == checkpoint.span_id]
+    ended = [verdict for verdict in found if verdict in {"again", "changed"}]
+    return ended[-1] == "again" if ended and checkpoint.call is not None else None
 
 
 def _tell(checkpoint: Checkpoint, engine: ReplayEngine, result: Any, error: BaseException | None) -> None:

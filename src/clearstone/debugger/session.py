@@ -24,7 +24,7 @@ from clearstone.nearest import nearest
 from clearstone.replay import mocks, outcomes
 from clearstone.replay.determinism import staged
 from clearstone.replay.engine import Replay
-from clearstone.replay.guard import chosen, unseen
+from clearstone.replay.guard import chosen, permissions, unseen
 from clearstone.replay.ledger import Ledger
 from clearstone.replay.match import InferredBook, config, served
 from clearstone.replay.source import Code, Source
@@ -79,10 +79,9 @@ class ReplayEngine:
         self._source = Source(checkpoint, code)
         self._trace = _scope(checkpoint, trace_store)
         self._strict = strict
-        self._permissions = chosen(allow), chosen(deny)
+        self._permissions = permissions(allow, deny)
         self._passthrough = chosen(passthrough)
         self._everywhere = everywhere
-        Replay(self._source.main, permissions=self._permissions)  # refuses what cannot be meant
         self._ledger = Ledger()
         self._agent: Any = None
         self._changes: tuple[Change, ...] = ()

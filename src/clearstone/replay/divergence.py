@@ -38,7 +38,7 @@ def refusal(made: Made, record: RecordedCalls, changes: str) -> ReplayError:
     if left:
         return ReplayDivergence("\n".join([*_diverged(made, record, recorded, left), *_footer(changes)]))
     sentence = f"{_called(made)} was called {made.number} time(s); the record holds {len(recorded)}."
-    others = sorted({span.site.replace(":", ".", 1) for span, _ in record.all_left() if span.replay == "serve"})
+    others = sorted({span.site.replace(":", ".", 1) for span in record.all_left() if span.replay == "serve"})
     if others:
         told = f"{sentence} Recorded but not called yet: {', '.join(others)}. The code took another way."
         return ReplayDivergence("\n".join([told, *_place(made), *_footer(changes)]))

@@ -30,6 +30,7 @@ from clearstone.run import PASSING, Answer, BoundCall, OpenCall, PassingCall
 from clearstone.span import Trace, replay_mode
 
 if TYPE_CHECKING:
+    import contextlib
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from clearstone.codec.payload import Definitions
@@ -96,8 +97,14 @@ class Replay:
         for step in list(self._open.values()):
             self.ended(step, "interrupted", ["it had not ended when the replay did"])
         left = self.book.left() if self.book is not None else []
-        left += [each for each in self.record.all_left() if each[0].replay == "run"]
-        return self._ledger.closed([_left(*each) for each in left], tuple(self.guard.written), tuple(self.guard.read))
+        left += [span for span in self.record.all_left() if span.replay == "run"]
+        numbers, guard = self.record.numbers(), self.guard
+        entries = [_left(span, numbers.get(span.span_id, 0)) for span in left]
+        return self._ledger.closed(entries, tuple(guard.written), tuple(guard.read))
+
+    def loading(self) -> contextlib.AbstractContextManager[None]:
+        """Take code of the recorded ``__main__`` from where this replay does, for the ``with`` block."""
+        return payload.definitions_from(self._definitions)
 
     # --- the calls of the user's code --------------------------------------------------------------------------------
 
@@ -110,8 +117,11 @@ class Replay:
             ReplayError: a served call has no recorded outcome, or an earlier one had none.
         """
         call = BoundCall(site, instance, args, kwargs, streams)
+        if getattr(run.current_span.get(), "is_live", False):  # what a live call calls is live too
+            self._enter(self.made(call), None, "live")
+            return LiveCall(self)
         if site.replay == "run":
-            return self._again(call) if self.book is not None else PASSING
+            return self._again(call) if self.book is not None and run.override.get() is self else PASSING
         if site.target in self.live:
             return self._live(call)
         return ServedCall(self.serve(call))
@@ -144,7 +154,7 @@ class Replay:
             attempted(made)
             self._refuse_again(made, self._refusal)
         try:
-            with payload.definitions_from(self._definitions):
+            with self.loading():
                 found = find(made)
         except ReplayError as error:
             self._enter(made, None, _verdict(error), (str(error).partition("\n")[0],))
@@ -175,7 +185,7 @@ class Replay:
 
     def _finish(self, made: Made, span: Span, entry: list[Any]) -> None:
         """Do what the recorded call did to its object; say what of that could not be done."""
-        with payload.definitions_from(self._definitions):
+        with self.loading():
             told = self._effects.apply(made.call, span)
         if told:
             entry[VERDICT] = "ambiguous" if entry[VERDICT] == "reused" else entry[VERDICT]
@@ -201,7 +211,7 @@ class Replay:
     def _live(self, call: BoundCall) -> LiveCall:
         """Let a call be made for real; the recorded one in its place is not come to any more."""
         made = self.made(call)
-        with payload.definitions_from(self._definitions):
+        with self.loading():
             found = self.record.take(call, made.step)
             span = found.span if found is not None else self.record.take_next(call.site.key, made.step)
         self._enter(made, span, "live")
@@ -214,7 +224,7 @@ class Replay:
         told: tuple[str, ...] = ()
         found = span = None
         try:
-            with payload.definitions_from(self._definitions):
+            with self.loading():
                 found = self.record.take(call, made.step, runs=True)
                 span = found.span if found is not None else self.record.take_next(call.site.key, made.step, runs=True)
         except ReplayError as error:  # what a record without secrets would hold of them does not load

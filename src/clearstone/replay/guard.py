@@ -22,7 +22,6 @@ import contextlib
 import functools
 import os
 import socket
-import ssl
 import sys
 import threading
 from dataclasses import dataclass, field
@@ -37,7 +36,7 @@ if TYPE_CHECKING:
 
     from clearstone.errors import ReplayError
 
-Kind = Literal["network", "subprocess", "files"]
+Kind = Literal["network", "subprocess", "files", "input"]
 ALLOWED, DENIED = ("network", "subprocess"), ("files",)
 """What `allow` and `deny` may name."""
 
@@ -59,11 +58,15 @@ _EVENTS: dict[str, Kind] = {
     **dict.fromkeys(
         (
             "open", "os.remove", "os.rename", "os.mkdir", "os.rmdir", "os.truncate", "os.link", "os.symlink",
-            "os.chmod", "os.chown", "os.utime", "builtins.input",
+            "os.chmod", "os.chown", "os.utime", "sqlite3.connect",
         ),
         "files",
     ),
+    "builtins.input": "input",
 }  # fmt: skip
+
+_OF_TWO = frozenset({"os.rename", "os.link", "os.symlink"})
+"""Events that change what their second argument names."""
 
 _METHODS = (
     "send", "sendall", "sendto", "sendmsg", "sendfile", "recv", "recv_into", "recvfrom", "recvmsg", "recvfrom_into",
@@ -87,8 +90,6 @@ class Guard:
 
     `written` are the files that were changed, and `read` is what was taken from today's machine, in their order.
 
-    Raises:
-        ConfigurationError: `allow` or `deny` names something else.
     """
 
     latch: Callable[[ReplayError], ReplayError]
@@ -96,12 +97,6 @@ class Guard:
     deny: frozenset[str] = frozenset()
     written: dict[str, None] = field(default_factory=dict)
     read: dict[str, None] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        for name, given, possible in (("allow", self.allow, ALLOWED), ("deny", self.deny, DENIED)):
-            other = sorted(given.difference(possible))
-            if other:
-                raise ConfigurationError(f"{name}={other[0]!r} is none of {', '.join(map(repr, possible))}")
 
     def met(self, kind: Kind, what: str) -> None:
         """Refuse what is about to happen, or let it be.
@@ -159,11 +154,13 @@ def _hook(event: str, args: tuple[Any, ...]) -> None:
     guard = _guard() if kind is not None else None
     if kind is None or guard is None:
         return
-    if event == "builtins.input":
+    if kind == "input":
         _note(guard, "standard input")
     elif event == "open" and not _writes(*args):
         _note_file(guard, args[0])
-    elif not (args and _wakes_a_loop(args[0])) and not (kind == "files" and is_import()):
+    elif kind == "files":
+        _note_change(guard, args[:2] if event in _OF_TWO else args[:1])
+    elif not (args and _wakes_a_loop(args[0])):
         guard.met(kind, _told(event, args))
 
 
@@ -178,6 +175,14 @@ def _note_file(guard: Guard, path: Any) -> None:
         _note(guard, f"file {name}")
 
 
+def _note_change(guard: Guard, paths: Iterable[Any]) -> None:
+    if not is_import():
+        for path in paths:
+            name = os.fsdecode(path) if isinstance(path, str | bytes | os.PathLike) else repr(path)
+            if name not in {"", ":memory:"}:  # databases that are no files
+                guard.met("files", name)
+
+
 _CODE = (".py", ".pyc", ".so", ".pyd", ".pth")
 
 
@@ -190,8 +195,6 @@ def _writes(path: Any, mode: Any, flags: Any) -> bool:
 
 
 def _told(event: str, args: tuple[Any, ...]) -> str:
-    if _EVENTS[event] == "files":
-        return os.fsdecode(args[0]) if isinstance(args[0], str | bytes | os.PathLike) else repr(args[0])
     shown = [repr(each)[:200] for each in args if not isinstance(each, socket.socket)]
     return f"{event}({', '.join(shown[:2])})"
 
@@ -273,7 +276,8 @@ def _installed() -> contextlib.ExitStack:
         sys.addaudithook(_hook)
         _is_hooked = True
     with contextlib.ExitStack() as undo:
-        for owner in (socket.socket, ssl.SSLSocket):
+        ssl = sys.modules.get("ssl")  # who has not loaded it has no such connection
+        for owner in (socket.socket, *([ssl.SSLSocket] if ssl is not None else [])):
             for name in _METHODS:
                 if hasattr(owner, name):
                     _replace(undo, owner, name, _asking(name, getattr(owner, name)))
@@ -302,3 +306,16 @@ def _put_back(owner: type, name: str, by: Any, held: Any) -> None:
 def chosen(given: Iterable[str] | str) -> frozenset[str]:
     """Return names as a set; one alone may stand without a list."""
     return frozenset([given] if isinstance(given, str) else given)
+
+
+def permissions(allow: Iterable[str] | str, deny: Iterable[str] | str) -> tuple[frozenset[str], frozenset[str]]:
+    """Return what a guard allows and denies.
+
+    Raises:
+        ConfigurationError: one of them names something else than there is.
+    """
+    for name, given, possible in (("allow", chosen(allow), ALLOWED), ("deny", chosen(deny), DENIED)):
+        other = sorted(given.difference(possible))
+        if other:
+            raise ConfigurationError(f"{name}={other[0]!r} is none of {', '.join(map(repr, possible))}")
+    return chosen(allow), chosen(deny)

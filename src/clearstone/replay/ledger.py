@@ -1,7 +1,7 @@
 """What became of every call of a replay: the recorded ones, and those that were made.
 
-Idea: whoever decides about a call enters it here, once; what is left of the record at the end is entered by `close`.
-A reader gets a frozen `Ledger`.
+Idea: whoever decides about a call enters it here, once; what is left of the record is added at the end. A reader gets a
+frozen `Ledger`.
 
 Refused: counters alone ("7 served" does not say which, and hides what was not).
 """
@@ -45,7 +45,8 @@ class LedgerEntry:
             - ``"interrupted"``: recorded, and its process ended in it; or a step that a refusal ended
         site: what was called, ``module:qualname``; of a mock target without a decorator its dotted path.
         span_type: the type of its spans.
-        number: the how-manieth call of its site it is, from 1: of those made, or of those recorded if it was not made.
+        number: the how-manieth call of its site it is, from 1: of those made, or of those recorded if it was not made;
+            0 for a hand-written span that was not come to.
         span_id: of the recorded call; empty where there is none.
         line: ``file:line`` of the code that made it now; empty where it was not made.
         told: what is to be said of it, a sentence each: what differs, why it was refused.

@@ -13,28 +13,27 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from types import FrameType
 
-_NOT_THE_USERS = frozenset({"wrapt", "asyncio", "concurrent", "threading", "functools", "contextlib"})
 _OURS = str(Path(__file__).parents[1]) + os.sep
-_is_users: dict[str, bool] = {}
-"""By the file of the code."""
+_DRIVERS = f"{_OURS}debugger{os.sep}"
 
 
 def made_at() -> str:
-    """Return ``file:line`` of the innermost frame that is not ours or the standard library's way of calling.
+    """Return ``file:line`` of the innermost frame that is neither ours nor the standard library's.
 
-    Empty for a task that the event loop starts: nobody is above it.
+    Empty for a task that the event loop starts, and for the call that the replay itself makes: nobody is above it.
     """
     frame: FrameType | None = sys._getframe(1)
     while frame is not None:
         file = frame.f_code.co_filename
-        is_users = _is_users.get(file)
-        if is_users is None:
-            room = (frame.f_globals.get("__name__") or "").partition(".")[0]
-            is_users = _is_users[file] = not file.startswith(_OURS) and room not in _NOT_THE_USERS
-        if is_users:
+        if not _is_passed(file):
             return f"{file}:{frame.f_lineno}"
-        frame = frame.f_back
+        frame = frame.f_back if not file.startswith(_DRIVERS) else None
     return ""
+
+
+@functools.cache
+def _is_passed(file: str) -> bool:
+    return file.startswith((_OURS, *_STANDARD)) or f"{os.sep}wrapt{os.sep}" in file
 
 
 def users_line() -> str:
@@ -69,7 +68,7 @@ def is_import() -> bool:
 @functools.cache
 def is_installed(file: str) -> bool:
     """Whether a file belongs to Python, to an installed package, or to Clearstone."""
-    return file.startswith((_OURS, "<frozen", *_STANDARD)) or f"{os.sep}site-packages{os.sep}" in file
+    return file.startswith((_OURS, *_STANDARD)) or f"{os.sep}site-packages{os.sep}" in file
 
 
 def _standard() -> tuple[str, ...]:

@@ -82,8 +82,8 @@ class Book(Protocol):
             ReplayError: nothing would answer the calls in it.
         """
 
-    def left(self) -> list[tuple[Span, int]]:
-        """Return the recorded calls that it could still give, with their numbers among those of their site."""
+    def left(self) -> list[Span]:
+        """Return the recorded calls that it could still give."""
 
 
 class InferredBook:
@@ -129,9 +129,9 @@ class InferredBook:
             f"with @traced(span_type={span_type!r}), or name its target: mock_config={{{span_type!r}: 'module.name'}}"
         )
 
-    def left(self) -> list[tuple[Span, int]]:
+    def left(self) -> list[Span]:
         """Return the outside calls that were not given (see `Book.left`)."""
-        return [each for each in self._record.all_left() if each[0].replay == "serve"]
+        return [span for span in self._record.all_left() if span.replay == "serve"]
 
     def _next(self, made: Made) -> Span:
         """Return the next recorded call of the site, whatever its arguments.

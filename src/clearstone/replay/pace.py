@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from clearstone.nondet.clock import SECOND
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from clearstone.nondet import VirtualClock
     from clearstone.span import Chunk, Span
@@ -32,12 +32,12 @@ class Pace:
         at_end: whether that is when its stream ends, and not when that is handed out.
     """
 
-    __slots__ = ("_clock", "_finish", "_span", "at_end")
+    __slots__ = ("_at_end", "_clock", "_finish", "_span")
 
     def __init__(
         self, clock: VirtualClock | None, span: Span, finish: Callable[[], object] | None, *, at_end: bool = False
     ) -> None:
-        self.at_end = at_end
+        self._at_end = at_end
         self._clock = clock
         self._span = span
         self._finish = finish
@@ -60,6 +60,15 @@ class Pace:
                 await asyncio.sleep(max(0, end - max(self._span.start_ns, clock.time_ns())) / SECOND)
             else:
                 clock.reach_wall(end)
+        finally:
+            self.finish()
+
+    def read(self, items: Iterable[Any]) -> Iterator[Any]:
+        """Give the items of a stream, and end it with them or before them."""
+        if not self._at_end:
+            self.finish()
+        try:
+            yield from items
         finally:
             self.finish()
 

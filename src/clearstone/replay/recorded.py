@@ -175,13 +175,13 @@ class RecordedCalls:
         with self._lock:
             return self._apart(self._sites[site].left()) if site in self._sites else []
 
-    def all_left(self) -> list[tuple[Span, int]]:
-        """Return what was not given of all sites with its number among those recorded, from 1."""
-        found = []
-        for site in self._sites:
-            numbers = {span.span_id: number for number, span in enumerate(self.recorded(site), 1)}
-            found += [(span, numbers[span.span_id]) for span in self.left(site)]
-        return found
+    def all_left(self) -> list[Span]:
+        """Return what was not given of all sites, those that were called first at first."""
+        return [span for site in self._sites for span in self.left(site)]
+
+    def numbers(self) -> dict[str, int]:
+        """Return the number of each call among those recorded of its site, from 1, by the ids of their spans."""
+        return {span.span_id: number for site in self._sites for number, span in enumerate(self.recorded(site), 1)}
 
     def equal(self, call: BoundCall) -> list[Span]:
         """Return every recorded call with the arguments of `call`, those that were given too."""
@@ -309,7 +309,6 @@ class _Index:
         self._unknown = _Queue()
         self._quick = self._indexed(quick, self._unknown)
         self._canonical: dict[bytes, _Queue] | None = None
-        self._is_opaque = False
         self._is_opaque = False
 
     def soon(self, call: BoundCall) -> _Queue | None:

@@ -12,7 +12,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from clearstone.codec import inert, payload, show
-from clearstone.codec.exceptions import dump_exception, type_name
+from clearstone.codec.exceptions import dump_exception, load_exception, type_name
 from clearstone.codec.payload import safe_repr
 from clearstone.errors import ReplayError
 from clearstone.replay.compare import difference
@@ -20,16 +20,18 @@ from clearstone.run import PassingCall
 from clearstone.span import MAIN_ALIAS
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from clearstone.replay.engine import Replay
     from clearstone.replay.match import Made
-    from clearstone.run import Run, StreamKind, Ticket
+    from clearstone.run import Run, StreamKind
     from clearstone.span import Outcome, Payload, Span
 
 
 class Inside(PassingCall):
-    """A call of a replay whose code runs: the current span of it (see `clearstone.run.SpanAbove`).
+    """A call of a replay whose code runs: the current span of it, as far as a replay asks (`clearstone.run.SpanAbove`).
+
+    No other process is told of it: `clearstone.processes` carries nothing of a replay.
 
     Args:
         replay: what it belongs to.
@@ -47,10 +49,6 @@ class Inside(PassingCall):
     def recording(self) -> Run:
         """Nothing in a replay is recorded."""
         return self.replay
-
-    def ticket(self) -> Ticket:
-        """Refuse: a replay does not go into other processes."""
-        raise NotImplementedError("a replay does not go into other processes")
 
 
 class LiveCall(Inside):
@@ -120,6 +118,9 @@ class Step(Inside):
             then, now = (f"{each.type_name}: {each.message}" for each in (outcome.failure, dump_exception(error)))
             if then != _as_of_the_script(now):
                 self._told.append(f"raised {then}, now raised {now}")
+            else:
+                failure = outcome.failure
+                self._differs("raised", lambda: _inside(load_exception(failure)), _inside(error))
         elif outcome is not None:
             self._told.append(f"{_told(outcome)}, now raised {safe_repr(error)}")
         self._end()
@@ -137,10 +138,15 @@ class Step(Inside):
     def _compare(self, what: str, recorded: Payload, now: Any) -> None:
         if recorded.codec == "stand-in":  # it did not pickle: it is known by its type
             then, name = json.loads(recorded.data)["type"], type_name(type(now))
-            self._told += [f"{what}: recorded a {then}, now {safe_repr(now)}"] if then != name else []
+            if then != name:
+                self._told.append(f"{what}: recorded a {then}, now {safe_repr(now)}")
             return
+        self._differs(what, lambda: payload.load(recorded), now)
+
+    def _differs(self, what: str, recorded: Callable[[], Any], now: Any) -> None:
         try:
-            found = difference(payload.load(recorded), now)
+            with self.replay.loading():
+                found = difference(recorded(), now)
         except ReplayError as error:
             self._told.append(f"{what}: cannot be compared: {error}")
             return
@@ -157,6 +163,11 @@ class Step(Inside):
             self.replay.ended(self, "interrupted", ["the record ends in it"])
         else:
             self.replay.ended(self, "changed" if self._told or self.span is None else "again", self._told)
+
+
+def _inside(error: BaseException) -> dict[str, Any]:
+    """Return what an exception holds, by name."""
+    return {"args": error.args, **vars(error)}
 
 
 def _as_of_the_script(told: str) -> str:

@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from clearstone import streams
+from clearstone import answers
 from clearstone.errors import TargetError
 from clearstone.nearest import nearest
 
@@ -202,7 +202,7 @@ def _plain(original: Any, respond: Callable[..., Answer | None]) -> Callable[...
         answer = respond(*args, **kwargs)
         if answer is None:
             return original(*args, **kwargs)
-        return _given_later(answer) if answer.awaited else _given(answer)
+        return answers.answered(answer)
 
     return respond_plainly
 
@@ -210,24 +210,9 @@ def _plain(original: Any, respond: Callable[..., Answer | None]) -> Callable[...
 def _awaitable(original: Any, respond: Callable[..., Answer | None]) -> Callable[..., Any]:
     async def respond_awaited(*args: Any, **kwargs: Any) -> Any:
         answer = respond(*args, **kwargs)
-        return await original(*args, **kwargs) if answer is None else _given(answer)
+        return await (original(*args, **kwargs) if answer is None else answers.given_later(answer))
 
     return respond_awaited
-
-
-def _given(answer: Answer) -> Any:
-    if answer.pace is not None:
-        answer.pace.at_once()
-    if answer.chunks is not None:
-        return streams.served(answer)
-    failure = answer.failure()
-    if failure is not None:
-        raise failure
-    return answer.value
-
-
-async def _given_later(answer: Answer) -> Any:
-    return _given(answer)
 
 
 def _streaming(original: Any, respond: Callable[..., Answer | None]) -> Callable[..., Any]:
@@ -252,9 +237,9 @@ def _async_streaming(original: Any, respond: Callable[..., Answer | None]) -> Ca
 
 
 def _items(answer: Answer) -> Iterator[Any]:
-    if answer.pace is not None:
-        answer.pace.finish()
-    yield from answer.chunks if answer.chunks is not None else answer.value if answer.error is None else ()
-    if answer.error is not None:
-        raise answer.error
+    items = answer.chunks if answer.chunks is not None else answer.value if answer.error is None else ()
+    yield from answer.pace.read(items) if answer.pace is not None else items
+    failure = answer.failure()
+    if failure is not None:
+        raise failure
     return answer.value if answer.chunks is not None else None  # type: ignore[return-value]  # a generator's return

@@ -45,26 +45,21 @@ class Responses:
     def __len__(self) -> int:
         return len(self._responses)
 
-    def take(self, target: str, refused: Callable[[Response], ReplayError | None] = lambda _: None) -> Response:
+    def take(self, target: str) -> Response:
         """Return the next response.
-
-        Args:
-            target: what is called.
-            refused: says why a response is not given.
 
         Raises:
             ReplayExhausted: none is left.
-            ReplayError: what `refused` says.
         """
         position = self.attempted()
         if position >= len(self._responses):
             raise ExhaustedResponses(target, self)
-        response = self._responses[position]
-        refusal = refused(response)
-        if refusal is not None:
-            raise refusal
         self._given.add(position)
-        return response
+        return self._responses[position]
+
+    def refuse(self, response: Response) -> None:
+        """Take back a response that was not given after all: its recorded call is left."""
+        self._given.discard(self._responses.index(response))
 
     def attempted(self) -> int:
         """Count a call; return how many there were before it."""
@@ -119,17 +114,13 @@ class WrittenBook:
                 f"{site.target} ({site.span_type}) is an outside call that mock_config does not name. Add "
                 f"{{{site.span_type!r}: {site.target!r}}}, or leave mock_config out to have it inferred."
             )
-        told: list[str] = []
-
-        def refused(response: Response) -> ReplayError | None:
-            span = response.span
-            told.extend(
-                arguments.told_differences(span, made.call) if span is not None and span.site == site.key else []
-            )
-            return self._refusal(made, told) if told and self._strict else None
-
-        response = responses.take(site.target, refused)
-        return Served(response.produce(), response.span, "reused by order", tuple(told))
+        response = responses.take(site.target)
+        span = response.span
+        told = arguments.told_differences(span, made.call) if span is not None and span.site == site.key else []
+        if told and self._strict:
+            responses.refuse(response)
+            raise self._refusal(made, told)
+        return Served(response.produce(), span, "reused by order", tuple(told))
 
     def _refusal(self, made: Made, told: Sequence[str]) -> ReplayDivergence:
         lines = "\n  ".join(told)
@@ -147,8 +138,6 @@ class WrittenBook:
     def block(self, name: str, span_type: str) -> None:
         """Let it run: the configuration names what is mocked inside it (see `clearstone.replay.match.Book`)."""
 
-    def left(self) -> list[tuple[Span, int]]:
+    def left(self) -> list[Span]:
         """Return the recorded calls that were not given, those of shared responses once."""
-        shared = {id(each): each for each in self._responses.values()}
-        found = {span.span_id: (span, 0) for each in shared.values() for span in each.left()}
-        return list(found.values())
+        return list({span.span_id: span for each in self._responses.values() for span in each.left()}.values())

@@ -1,0 +1,142 @@
+"""An answer in the place of a call: the recorded value, exception or stream, given as the call would have given it.
+
+Idea: what drives a call asks its Run for an `Answer` first; where there is one, the user's code does not run and this
+file gives what it gave. Mock targets without a decorator give theirs by the same functions.
+
+Invariant: an answer is given at the time that its pace says, and a served stream can be read as the recorded one was.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Generator
+from typing import TYPE_CHECKING, Any, Self
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from types import TracebackType
+
+    from clearstone.run import Answer
+
+A_YEAR = 365 * 86400.0
+"""Longer than any timeout; a replay's clock gets there at once."""
+
+
+def answered(answer: Answer) -> Any:
+    """Give an answer to a call of a plain function: its value or stream, or an awaitable of it."""
+    if answer.awaited:
+        return given_later(answer)
+    if answer.pace is not None:
+        answer.pace.at_once()
+    return _result(answer)
+
+
+def _result(answer: Answer) -> Any:
+    if answer.chunks is not None:
+        return served(answer)
+    failure = answer.failure()
+    if failure is not None:
+        raise failure
+    return answer.value
+
+
+async def given_later(answer: Answer) -> Any:
+    """Give an answer to a call that is awaited.
+
+    A call that was cancelled is cancelled again, by the timeout or task group that did it; one that had not ended ends
+    after everything else.
+    """
+    pace = answer.pace
+    if answer.pending is not None or isinstance(answer.error, asyncio.CancelledError):
+        try:
+            await asyncio.sleep(A_YEAR)
+        finally:
+            if pace is not None:
+                pace.finish()
+    elif pace is not None:
+        await pace.later()
+    return _result(answer)
+
+
+# --- streams ---------------------------------------------------------------------------------------------------------
+
+
+def served(answer: Answer) -> ServedStream | ServedAsyncStream:
+    """Return a recorded stream as an object that is read as the recorded one was."""
+    return ServedAsyncStream(answer) if answer.stream == "async iterator" else ServedStream(answer)
+
+
+def played(answer: Answer) -> Generator[Any, Any, Any]:
+    """Yield the recorded items of a stream, then end as it did."""
+    items = answer.chunks or ()
+    yield from answer.pace.read(items) if answer.pace is not None else items
+    failure = answer.failure()
+    if failure is not None:
+        raise failure
+    return answer.value
+
+
+class _Served:
+    """The record of a stream: its items, without the object they came from."""
+
+    def __init__(self, answer: Answer) -> None:
+        self._items: Iterator[Any] = played(answer)
+
+    def __getattr__(self, name: str) -> Any:
+        raise AttributeError(
+            f"this stream is served from the record, which holds its items and not its attribute {name!r}; "
+            f"return what you need of it from the decorated function"
+        )
+
+
+class ServedStream(_Served, Generator[Any, Any, Any]):
+    """A served stream: an iterator, a context manager, and what a generator has.
+
+    Args:
+        answer: what was recorded.
+    """
+
+    def send(self, _: Any) -> Any:
+        """Return the next item."""
+        return next(self._items)
+
+    def throw(self, error: Any, *rest: Any) -> Any:
+        """End with `error`."""
+        return self._items.throw(error, *rest)  # type: ignore[attr-defined]  # a generator
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+class ServedAsyncStream(_Served, AsyncGenerator[Any, Any]):
+    """A served async stream: an async iterator, an async context manager, and what an async generator has.
+
+    Args:
+        answer: what was recorded.
+    """
+
+    async def asend(self, _: Any) -> Any:
+        """Return the next item."""
+        try:
+            return next(self._items)
+        except StopIteration:
+            raise StopAsyncIteration from None
+
+    async def athrow(self, error: Any, *rest: Any) -> Any:
+        """End with `error`."""
+        return self._items.throw(error, *rest)  # type: ignore[attr-defined]  # a generator
+
+    async def close(self) -> None:
+        """Read no further."""
+        await self.aclose()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.aclose()
