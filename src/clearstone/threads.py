@@ -10,6 +10,7 @@ their jobs do. Where nothing is open, nothing is carried.
 from __future__ import annotations
 
 import contextlib
+import sys
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -39,6 +40,14 @@ def carry_into_threads() -> None:
         _carrying = True
         threading.Thread.start = _carrying_start(threading.Thread.start)  # type: ignore[method-assign, assignment]
         ThreadPoolExecutor.submit = _carrying_submit(ThreadPoolExecutor.submit)  # type: ignore[method-assign]
+
+
+def task_of_now() -> tuple[int, int]:
+    """Return what tells this thread from others, and the running task of a thread from its others; 0 without one."""
+    tasks, loop = sys.modules.get("asyncio.tasks"), None  # a program without asyncio is not to wait for its import
+    if tasks is not None:
+        loop = tasks.events._get_running_loop()
+    return threading.get_ident(), id(tasks.current_task(loop)) if tasks is not None and loop is not None else 0
 
 
 @contextlib.contextmanager

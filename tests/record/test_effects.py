@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import sys
 import threading
 from collections import OrderedDict, deque
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -67,7 +69,14 @@ def recorded(provider: TracerProvider) -> Callable[[Callable[[], Any]], list[Spa
 def effects_of(span: Span) -> dict[str, Any] | None:
     assert span.outcome is not None
     found: dict[str, Any] | None = payload.load(span.outcome.effects) if span.outcome.effects is not None else None
+    if found is not None:
+        assert ("order" in found) is bool(found.keys() - {"order", "task", "ambiguous", "arguments"})
     return found
+
+
+def changes_of(span: Span) -> dict[str, Any] | None:
+    found = effects_of(span)
+    return found and {what: value for what, value in found.items() if what not in ("order", "task")}
 
 
 def set_and_delete(agent: Agent) -> None:
@@ -106,7 +115,7 @@ CHANGES: list[tuple[Callable[[Agent], Any], dict[str, Any]]] = [
 def test_what_changed_is_recorded_and_nothing_else(recorded: Any, change: Any, effect: dict[str, Any]) -> None:
     agent = Agent()
     (span,) = recorded(lambda: agent.ask(change))
-    assert effects_of(span) == effect | {"ambiguous": False}
+    assert changes_of(span) == effect | {"ambiguous": False}
 
 
 def test_a_call_that_changes_nothing_has_no_effect(recorded: Any) -> None:
@@ -129,7 +138,7 @@ def test_a_call_that_fails_has_its_effects_recorded_too(recorded: Any) -> None:
             Agent().ask(fail)
 
     (span,) = recorded(work)
-    assert effects_of(span) == {"set": {"cost": 7}, "ambiguous": False}
+    assert changes_of(span) == {"set": {"cost": 7}, "ambiguous": False}
 
 
 def test_a_step_that_runs_again_in_a_replay_has_none(recorded: Any) -> None:
@@ -168,7 +177,7 @@ class NoReferences:
 def test_an_object_that_takes_no_reference_has_a_class_and_no_number(recorded: Any) -> None:
     (span,) = recorded(lambda: NoReferences().ask(add_to_cost))
     assert span.instance == f"{__name__}:NoReferences"
-    assert effects_of(span) == {"set": {"cost": 1}, "ambiguous": False}
+    assert changes_of(span) == {"set": {"cost": 1}, "ambiguous": False}
     assert not [each for each in effects._objects.values() if each.text == span.instance]
 
 
@@ -196,10 +205,34 @@ def test_calls_on_one_object_that_overlap_are_told_as_ambiguous(recorded: Any, m
     assert [each and each["ambiguous"] for each in told] == [True, True]
 
 
+def test_of_calls_in_many_threads_each_change_is_told_once_and_the_last_one_is_the_last(recorded: Any) -> None:
+    agent, adding, often = Agent(), threading.Lock(), sys.getswitchinterval()
+    agent.history, agent.log = [], []
+
+    def change(agent: Agent) -> None:
+        with adding:
+            agent.cost += 1
+            agent.history.append(agent.cost)
+
+    def work() -> None:
+        with ThreadPoolExecutor(8) as pool:
+            list(pool.map(agent.ask, [change] * 200))
+
+    sys.setswitchinterval(1e-6)
+    try:
+        told = [effect for span in recorded(work) if (effect := effects_of(span))]
+    finally:
+        sys.setswitchinterval(often)
+    added = [each for effect in told for each in effect.get("extended", effect.get("contents", {})).get("history", ())]
+    assert sorted(added) == agent.history
+    _, last = max((effect["order"], effect["set"]["cost"]) for effect in told if "set" in effect)
+    assert last == agent.cost
+
+
 def test_a_call_made_by_a_call_on_the_same_object_is_not_ambiguous(recorded: Any) -> None:
     agent = Agent()
     spans = recorded(lambda: agent.ask(lambda inner: inner.ask(lambda each: each.history.append(1))))
-    assert [effects_of(span) for span in spans] == [{"extended": {"history": [1]}, "ambiguous": False}] * 2
+    assert [changes_of(span) for span in spans] == [{"extended": {"history": [1]}, "ambiguous": False}] * 2
 
 
 def test_tasks_that_take_turns_on_one_object_are_told_as_ambiguous(recorded: Any) -> None:
@@ -242,4 +275,4 @@ def test_a_length_that_is_the_users_code_is_not_asked_for(recorded: Any) -> None
     agent = Agent()
     agent.odd = Odd()  # type: ignore[attr-defined]  # set from outside
     (span,) = recorded(lambda: agent.ask(change))
-    assert effects_of(span) == {"set": {"cost": 1}, "ambiguous": False}
+    assert changes_of(span) == {"set": {"cost": 1}, "ambiguous": False}

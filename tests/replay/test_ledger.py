@@ -89,6 +89,19 @@ class Agent:
             got = list(pool.map(self.plan, topics))
         raise RuntimeError(got, self.cost, sorted(self.history))
 
+    def one_after_another(self, *topics: str) -> None:
+        with contextlib.ExitStack() as pools:
+            for topic in now("topics", topics):
+                if today.get("threads", True):
+                    pools.enter_context(ThreadPoolExecutor(1)).submit(self.notes, topic).result()
+                else:
+                    self.notes(topic)
+        raise RuntimeError(self.last)
+
+    @traced(span_type="llm")
+    def notes(self, topic: str) -> None:
+        self.last = topic
+
     def streams(self) -> None:
         raise RuntimeError(list(self.items(3)))
 
@@ -318,6 +331,24 @@ def test_what_overlapping_calls_did_comes_to_the_same_state_and_is_said_to_be_am
     told = [entry.told for entry in engine.ledger if entry.verdict == "ambiguous"]
     assert told
     assert all("calls on this object overlapped" in each[0] for each in told)
+
+
+def test_in_threads_that_come_in_another_order_the_value_that_was_set_last_stays_and_that_is_said() -> None:
+    checkpoint = failed(lambda: Agent().one_after_another("a", "b"))
+    today["topics"] = ("b", "a")
+    engine, error = replayed(checkpoint)
+    assert str(error) == "b"
+    (entry,) = [entry for entry in engine.ledger if entry.verdict == "ambiguous"]
+    assert entry.told == ("self.last stays what a call of another thread or task has left, which was recorded later",)
+
+
+def test_in_one_thread_calls_that_come_in_another_order_today_set_values_in_that_order() -> None:
+    today["threads"] = False
+    checkpoint = failed(lambda: Agent().one_after_another("a", "b"))
+    today["topics"] = ("b", "a")
+    engine, error = replayed(checkpoint)
+    assert str(error) == "a"
+    assert engine.ledger.count("reused") == 2
 
 
 # --- code that changed -----------------------------------------------------------------------------------------------

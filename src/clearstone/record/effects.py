@@ -26,12 +26,13 @@ from collections import Counter, OrderedDict, defaultdict, deque
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
-from clearstone.checkpoint.attributes import slots_of
+from clearstone.checkpoint.attributes import in_dict, slots_of
 from clearstone.codec.arguments import encode_arguments, without_hidden
 from clearstone.codec.exceptions import or_described
 from clearstone.codec.payload import encode
 from clearstone.record import layout
 from clearstone.span import CODEC_MASK, STAND_IN
+from clearstone.threads import task_of_now
 
 if TYPE_CHECKING:
     from clearstone.record.recording import RecordedCall
@@ -121,6 +122,16 @@ class Watch:
     def __init__(self, call: RecordedCall) -> None:
         self.call = call
 
+    @property
+    def is_below_served(self) -> bool:
+        """Whether a call above it is answered in a replay, which does not come to this one then."""
+        span: Any = self.call.parent
+        while span is not None:
+            if getattr(getattr(span, "site", None), "replay", None) == "serve":
+                return True
+            span = getattr(span, "parent", None)
+        return False
+
 
 def begin(call: RecordedCall, instance: Any, args: Any, kwargs: Any) -> Watch:
     """Note what `call` may change.
@@ -149,11 +160,13 @@ def _note_instance(watch: Watch, call: RecordedCall, instance: Any) -> None:
     if known is None or not known.is_of(instance):
         known = _new(instance)
     watch.object, watch.instance, watch.part = known, known.text, known.part
-    if known.active or known.streams:
+    known.enter(watch)  # first: of two calls that begin at one time the later one sees the other
+    if known.streams or len(known.active) > 1:
         _meet(watch, call, known)
-    known.enter(watch)
     if call.site.replay == "serve":
-        watch.bound, watch.before = instance, _look(instance)
+        watch.bound = instance
+        with _lock:
+            watch.before = _share(watch, known) if watch.ambiguous else _look(instance)
 
 
 def _new(instance: Any) -> _Object:
@@ -169,8 +182,20 @@ def _meet(watch: Watch, call: RecordedCall, known: _Object) -> None:
     """Find who else is at work on the object: calls above this one wait for it, any other may change what it does."""
     above = _above(call.parent)
     for other in known.at_work():
-        if id(other.call) not in above:
+        if other is not watch and id(other.call) not in above:
             other.ambiguous = watch.ambiguous = True
+
+
+def _share(watch: Watch, known: _Object) -> dict[str, Look]:
+    """Return what a call that overlaps others is compared with: what they are, so that none of them is left out.
+
+    Calls below a served one are told apart from this: a replay does not come to them.
+    """
+    if not watch.is_below_served:
+        for other in known.at_work():
+            if other is not watch and other.before is not None and not other.is_below_served:
+                return other.before
+    return _look(watch.bound)
 
 
 def _above(span: Any) -> set[int]:
@@ -193,10 +218,10 @@ def others_on(instance: Any, span: Any) -> tuple[str, ...]:
 
 
 def _look(instance: Any) -> dict[str, Look]:
-    found = {name: _seen(value) for name, value in getattr(instance, "__dict__", {}).copy().items()}
-    for name in slots_of(type(instance)):
+    found = {name: _seen(value) for name, value in (in_dict(instance) or {}).copy().items()}
+    for name, slot in slots_of(type(instance)).items():
         with contextlib.suppress(AttributeError):  # not set
-            found[name] = _seen(getattr(instance, name))
+            found[name] = _seen(slot.__get__(instance))
     return found
 
 
@@ -204,11 +229,13 @@ def _seen(value: Any) -> Look:
     kind = type(value)
     if kind not in CONTAINERS:
         return value, -1, None, None
-    if len(value) <= SMALL:
-        return value, len(value), SMALL, _items(value)
+    length = len(value)  # once: another thread may add to it
+    if length <= SMALL:
+        items = _items(value)
+        return value, len(items) // (2 if kind in DICTS else 1), SMALL, items
     if kind in SEQUENCES:
-        return value, len(value), value[0], value[-1]
-    return value, len(value), None, next(reversed(value)) if kind in DICTS else None
+        return value, length, value[0], value[length - 1]
+    return value, length, None, next(reversed(value)) if kind in DICTS else None
 
 
 def _items(value: Any) -> tuple[Any, ...]:
@@ -220,16 +247,12 @@ def end(watch: Watch) -> tuple[int, bytes] | None:
 
     The value is a dict: ``set`` (rebound attributes), ``deleted`` (their names), ``extended`` (the new tail of a list
     or deque), ``added`` (the new items of a dict), ``contents`` (all of a container that shrank, or of a set),
+    ``order``, a number that is higher the later the object was looked at, ``task`` (the thread, and 0 or the task),
     ``arguments`` (``(args, kwargs)`` after a call whose site has ``record_effects=True``), ``ambiguous``.
     """
-    if watch.object is not None:
-        watch.object.leave(watch)
     found: dict[str, Any] = {}
-    if watch.before is not None:
-        after = _look(watch.bound)
-        _compare(watch.before, after, found)
-        if found and watch.ambiguous and watch.object is not None:
-            _pass_on(watch, watch.object, after)
+    if watch.object is not None:
+        _find(watch, watch.object, found)
     if watch.arguments is not None:
         now = encode_arguments(*watch.arguments)
         if now != watch.given:
@@ -242,26 +265,41 @@ def end(watch: Watch) -> tuple[int, bytes] | None:
     return whole if whole[0] & CODEC_MASK != STAND_IN else encode(or_described(found), kin)
 
 
-def _pass_on(watch: Watch, known: _Object, after: dict[str, Look]) -> None:
+def _find(watch: Watch, known: _Object, found: dict[str, Any]) -> None:
+    """Compare the object with what it was, and leave it: of calls that overlap one after the other does."""
+    if watch.before is None:
+        known.leave(watch)
+        return
+    with _lock:
+        after = _look(watch.bound)
+        _compare(watch.before, after, found)
+        known.leave(watch)
+        if found:
+            found["order"], found["task"] = next(_numbers), task_of_now()
+            if watch.ambiguous and not watch.is_below_served:
+                _pass_on(known, after)
+
+
+def _pass_on(known: _Object, after: dict[str, Look]) -> None:
     """Let the calls that go on beside this one begin from here: what was found is this one's, and told once."""
-    above = _above(watch.call.parent)
     for other in known.at_work():
-        if other.before is not None and id(other.call) not in above:
+        if other.before is not None and not other.is_below_served:
             other.before, other.was_taken_from = after, True
 
 
 def _compare(before: dict[str, Look], after: dict[str, Look], found: dict[str, Any]) -> None:
     told = set[int]()  # a container that has several names is changed once
-    for name, (value, length, _, _) in after.items():
-        known, was, first, last = before.get(name, _NOTHING)
+    for name, look in after.items():
+        value, length, _, _ = look
+        known, was, first, _ = then = before.get(name, _NOTHING)
         if value is not known:
             found.setdefault("set", {})[name] = value
         elif length >= 0 and id(value) in told:
             continue
         elif first is SMALL:
-            _compare_items(name, value, last, found)
+            _compare_items(name, then, look, found)
         elif length != was:
-            kind, changed = _growth(value, was, first, last)
+            kind, changed = _growth(then, look)
             found.setdefault(kind, {})[name] = changed
         told.add(id(value))
     deleted = [name for name in before if name not in after]
@@ -269,30 +307,33 @@ def _compare(before: dict[str, Look], after: dict[str, Look], found: dict[str, A
         found["deleted"] = deleted
 
 
-def _compare_items(name: str, value: Any, before: tuple[Any, ...], found: dict[str, Any]) -> None:
+def _compare_items(name: str, then: Look, now: Look, found: dict[str, Any]) -> None:
     """Of a container that was small each item is compared, by identity."""
-    after = _items(value)
+    value, length, size, noted = now
+    before, after = then[3], noted if size is SMALL else _items(value)
     if len(after) < len(before) or not all(map(operator.is_, after, before)):
         found.setdefault("contents", {})[name] = value
     elif len(after) > len(before):
         in_order = type(value) in SEQUENCES or type(value) in DICTS
-        kind, changed = _growth_of_small(value, len(before)) if in_order else ("contents", value)
+        kind, changed = _growth_of_small(value, then[1], length) if in_order else ("contents", value)
         found.setdefault(kind, {})[name] = changed
 
 
-def _growth_of_small(value: Any, was: int) -> tuple[str, Any]:
+def _growth_of_small(value: Any, was: int, length: int) -> tuple[str, Any]:
     if type(value) in DICTS:
-        return "added", dict(itertools.islice(value.items(), was // 2, None))
-    return "extended", list(itertools.islice(value, was, None))
+        return "added", dict(itertools.islice(value.items(), was, length))
+    return "extended", list(itertools.islice(value, was, length))
 
 
-def _growth(value: Any, was: int, first: Any, last: Any) -> tuple[str, Any]:
+def _growth(then: Look, now: Look) -> tuple[str, Any]:
     """Say how a large container came to another length. It grew where its ends still stand where they stood."""
-    if was < len(value):
+    _, was, first, last = then
+    value, length, _, _ = now
+    if was < length:
         if type(value) in SEQUENCES and value[0] is first and value[was - 1] is last:
-            return "extended", list(itertools.islice(value, was, None))
+            return "extended", list(itertools.islice(value, was, length))
         if type(value) in DICTS:
-            items = itertools.islice(value.items(), was - 1, None)
+            items = itertools.islice(value.items(), was - 1, length)
             if next(items)[0] is last:
                 return "added", dict(items)
     return "contents", value

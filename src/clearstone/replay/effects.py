@@ -8,11 +8,13 @@ Invariant: what cannot be done is said, and nothing is raised for it.
 
 Where calls on one object overlapped, who changed what is not known. What was rebound, or changed in its middle, is then
 what the call that ended last has left; items that were added are added. Once all of them have been served that comes to
-the state of then, but for the order of what was added, and for what was both rebound and added to.
+the state of then, but for the order of what was added, and for what was both rebound and added to. The same holds for
+calls of several threads or tasks that come in another order than they did, whether or not they overlapped.
 """
 
 from __future__ import annotations
 
+import threading
 from collections import Counter, OrderedDict, defaultdict, deque
 from types import MemberDescriptorType
 from typing import TYPE_CHECKING, Any
@@ -22,9 +24,10 @@ from clearstone.codec import payload
 from clearstone.codec.exceptions import Unpicklable
 from clearstone.errors import ReplayError
 from clearstone.replay.arguments import by_name, names_of
+from clearstone.threads import task_of_now
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
     from clearstone.run import BoundCall
     from clearstone.span import Span
@@ -39,8 +42,10 @@ class Effects:
     """Applies effects of served calls, in any thread."""
 
     def __init__(self) -> None:
-        self._written: dict[tuple[int, str], tuple[Any, int]] = {}
-        """Of attributes that calls which overlapped have rebound: the object, to keep its id its own, and when."""
+        self._written: dict[tuple[int, str], tuple[Any, int, Any]] = {}
+        """Of attributes that calls have rebound: the object, to keep its id its own, when, and in which tasks."""
+
+        self._writing = threading.RLock()
 
     def apply(self, call: BoundCall, span: Span) -> list[str]:
         """Do to the object and the arguments of `call` what its recorded call did.
@@ -61,60 +66,67 @@ class Effects:
             return [f"what it did to its object is not done again: {error}"]
         if not isinstance(found, dict):
             return [f"what it did to its object was not recorded ({found!r})"]
-        told = list(self._to_object(call.instance, found, span)) if call.instance is not None else []
+        told: list[str] = []
+        if call.instance is not None:
+            with self._writing:
+                told += self._to_object(call.instance, found, span)
         if "arguments" in found:
             told += _to_arguments(call, *found["arguments"])
         return told
 
     def _to_object(self, instance: Any, found: Mapping[str, Any], span: Span) -> Iterator[str]:
         ambiguous = found.get("ambiguous", False)
-        for name, value in found.get("set", {}).items():
-            if not ambiguous or self._is_last(instance, name, span):
-                yield from _set(instance, name, value)
-        for name in found.get("deleted", ()):
-            if not _write(instance, name, _ABSENT):
-                yield f"self.{name} is not deleted as it was: it is not there"
+        when = found.get("order", span.end_ns or span.start_ns), found.get("task")
+        changed, late = [], []
         for kind in _DONE:
-            for name, value in found.get(kind, {}).items():
-                if not ambiguous or kind != "contents" or self._is_last(instance, name, span):
-                    yield from _filled(instance, name, kind, value)
+            values = found.get(kind, {})
+            for name in values:
+                changed.append(name)
+                if kind in _REPLACING and not self._is_last(instance, name, *when, ambiguous=ambiguous):
+                    late.append(name)
+                else:
+                    yield from _do(instance, name, kind, values[name] if kind != "deleted" else _ABSENT)
         if ambiguous:
-            of = (
-                *found.get("set", ()),
-                *found.get("deleted", ()),
-                *(each for kind in _DONE for each in found.get(kind, ())),
-            )
-            names = ", ".join(f"self.{name}" for name in dict.fromkeys(of)) or "it"
             yield (
-                f"calls on this object overlapped, so which of them changed {names} is not sure; "
+                f"calls on this object overlapped, so which of them changed {_named(changed)} is not sure; "
                 f"@traced(..., replay='run') runs such a call again"
             )
+        elif late:
+            yield f"{_named(late)} stays what a call of another thread or task has left, which was recorded later"
 
-    def _is_last(self, instance: Any, name: str, span: Span) -> bool:
-        """Whether no call that ended later has been served before: of overlapping ones the last one's value stays."""
-        ended, key = span.end_ns or span.start_ns, (id(instance), name)
-        _, before = self._written.get(key, (None, -1))
-        if ended < before:
+    def _is_last(self, instance: Any, name: str, order: int, task: Any, *, ambiguous: bool) -> bool:
+        """Whether no call that ended later has been served before: the value of the last one stays.
+
+        Calls that one task made then, and one makes now, are in the order that the code gives them today. A pool may
+        give to several threads what it gave to one.
+        """
+        key, tasks = (id(instance), name), (task, task_of_now())
+        _, before, others = self._written.get(key, (None, -1, tasks))
+        if order < before and (ambiguous or tasks != others):
             return False
-        self._written[key] = instance, ended
+        self._written[key] = instance, order, tasks
         return True
 
 
-def _set(instance: Any, name: str, value: Any) -> Iterator[str]:
+def _named(names: Iterable[str]) -> str:
+    return ", ".join(f"self.{name}" for name in dict.fromkeys(names)) or "it"
+
+
+def _do(instance: Any, name: str, kind: str, value: Any) -> Iterator[str]:
     if isinstance(value, Unpicklable):
-        yield f"self.{name} is not set as it was: {value!r}"
-    elif not _write(instance, name, value):
-        yield f"self.{name} is not set as it was: its class has no place for it now"
-
-
-def _filled(instance: Any, name: str, kind: str, value: Any) -> Iterator[str]:
-    held = _read(instance, name)
-    if isinstance(value, Unpicklable) or not _fill(held, kind, value):
+        yield f"self.{name} is not {_DONE[kind]} as it was: {value!r}"
+    elif kind in _REBINDING:
+        if not _write(instance, name, value):
+            why = "it is not there" if value is _ABSENT else "its class has no place for it now"
+            yield f"self.{name} is not {_DONE[kind]} as it was: {why}"
+    elif not _fill(held := _read(instance, name), kind, value):
         now = "not there" if held is _ABSENT else type(held).__name__
         yield f"self.{name} is not {_DONE[kind]} as it was: it is {now} now"
 
 
-_DONE = {"extended": "extended", "added": "filled", "contents": "changed"}
+_DONE = {"set": "set", "deleted": "deleted", "extended": "extended", "added": "filled", "contents": "changed"}
+_REBINDING = frozenset({"set", "deleted"})
+_REPLACING = frozenset({"set", "contents"})
 
 
 def _to_arguments(call: BoundCall, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> list[str]:
