@@ -29,7 +29,9 @@ types: $(VENV)/.dev
 layers: $(VENV)/.dev
 	$(BIN)/lint-imports
 
+# Compiled before, since several hundred tests start a process, and some machines forbid Python to keep what it compiles.
 test tests: $(VENV)/.dev  ## the tests
+	$(BIN)/python -m compileall -q src
 	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 
 coverage: $(VENV)/.dev  ## which lines and branches the tests come to, those of their child processes included
