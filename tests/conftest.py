@@ -14,11 +14,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from clearstone import home, run
 from clearstone.checkpoint import budget
 from clearstone.codec import redact
 from clearstone.record import default, faults
+
+settings.register_profile("untimed", deadline=None)  # a busy machine is no failure
+settings.load_profile("untimed")
 
 _elsewhere = tempfile.mkdtemp()  # for calls that modules of tests make when they are imported
 atexit.register(shutil.rmtree, _elsewhere, ignore_errors=True)
