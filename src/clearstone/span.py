@@ -46,6 +46,10 @@ def replay_mode(span_type: str) -> ReplayMode:
     return "run" if span_type in STRUCTURAL_TYPES else "serve"
 
 
+FORK_PARENT = "clearstone.fork.parent"
+"""Attribute of the first span of a fork (`clearstone.whatif`): the trace it comes from."""
+
+
 class SpanKind(enum.StrEnum):
     """OpenTelemetry's span kinds."""
 

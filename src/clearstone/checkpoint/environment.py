@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
@@ -16,6 +16,7 @@ from clearstone.checkpoint.origin import is_installed_file
 from clearstone.codec import redact
 from clearstone.codec.payload import main_file
 from clearstone.codec.redact import MARKER
+from clearstone.span import MAIN_ALIAS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -83,6 +84,12 @@ def current() -> Environment:
     global _known  # noqa: PLW0603 - one process, one environment
     _known = os.getpid(), _looked_at()
     return _known[1]
+
+
+def of_the_script(environment: Environment) -> Environment:
+    """Return an environment whose ``__main__`` is the script that is replayed in this process, if one is."""
+    module = sys.modules.get(MAIN_ALIAS)
+    return replace(environment, main_file=main_file(module), main_module="") if module is not None else environment
 
 
 def _looked_at() -> Environment:

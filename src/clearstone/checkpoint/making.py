@@ -5,17 +5,17 @@ from __future__ import annotations
 import datetime as dt
 import os
 import random
-import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
-from clearstone import run
+from clearstone import nondet, run
 from clearstone.checkpoint import state
-from clearstone.checkpoint.environment import current, known
+from clearstone.checkpoint.environment import current, known, of_the_script
 from clearstone.checkpoint.model import Checkpoint
 from clearstone.codec import payload
 from clearstone.errors import TraceNotFoundError
+from clearstone.span import MAIN_NAMES
 
 if TYPE_CHECKING:
     from clearstone.checkpoint.fingerprints import Fingerprint
@@ -81,12 +81,15 @@ def new_checkpoint(
         with_code: whether it says what the code was.
         **more: further fields of `Checkpoint`.
     """
-    cls = type(agent)
+    cls, environment = type(agent), current() if fresh else known()
+    module = cls.__module__ if agent is not None else span.site.partition(":")[0]
+    if module in MAIN_NAMES and run.override.get() is not None:  # a fork: the script is the one that is replayed
+        module, environment = "__main__", of_the_script(environment)
     fields = {
         "checkpoint_id": f"ckpt_{os.urandom(6).hex()}",
-        "created_ns": time.time_ns(),
+        "created_ns": nondet.real_time_ns(),  # a fork of a replay has another time
         "agent_class_name": cls.__qualname__ if agent is not None else "",
-        "agent_module": cls.__module__ if agent is not None else span.site.partition(":")[0],
+        "agent_module": module,
         "agent_class": _class_of(agent, fresh=fresh) if agent is not None else None,
         **more,
     }
@@ -96,7 +99,7 @@ def new_checkpoint(
         timestamp=utc(taken_ns),
         version=span.tracer_version,
         state=taken,
-        environment=current() if fresh else known(),
+        environment=environment,
         code=_code(agent, trace) if with_code else (),
         **fields,
     )

@@ -159,6 +159,44 @@ def debug(
     ctx.exit(debug_checkpoint(found, given, function=function, mocks=mocks))  # type: ignore[arg-type]  # as named
 
 
+@click.command()
+@click.argument("checkpoint")
+@click.option("--set", "state", multiple=True, metavar="PLACE=VALUE", help="Change the agent: 'self.limit=3'.")
+@click.option(
+    "--respond",
+    "responses",
+    multiple=True,
+    metavar="CALL=VALUE",
+    help="Give another response: 'llm[2]=@reply.json', 'llm[2].text=no'.",
+)
+@click.option("--arg", "arguments", multiple=True, metavar="NAME=VALUE", help="Give the call another argument.")
+@click.option("--at", default="", metavar="POSITION", help="Change the agent at this call: s12, as 'show' lists it.")
+@click.option(
+    "--then",
+    type=click.Choice(["recorded", "live"]),
+    default="recorded",
+    show_default=True,
+    help="Answer what follows from the record, or make the calls past the change for real.",
+)
+@click.option("--name", default="", metavar="NAME", help="What the fork is called.")
+@_replaying
+@_json
+@place_options
+@click.pass_context
+def fork(ctx: click.Context, /, checkpoint: str, **given: Any) -> None:
+    """Replay CHECKPOINT with something changed.
+
+    What comes of it is recorded as a trace of its own, below the one it comes from. A VALUE is JSON, a Python value,
+    text, or @FILE.
+    """
+    from clearstone.cli.forking import fork_checkpoint
+    from clearstone.cli.replaying import Options
+
+    found = _load(checkpoint, given.pop("state_only"))
+    options = {name: given.pop(name) for name in Options.__annotations__}
+    ctx.exit(fork_checkpoint(found, options, **given))  # type: ignore[arg-type]  # as named
+
+
 def _load(reference: str, state_only: str | None = None) -> Any:
     from clearstone.cli.references import load_checkpoint
 
@@ -167,5 +205,6 @@ def _load(reference: str, state_only: str | None = None) -> Any:
 
 
 ALL = (
-    demo, traces, show, search, checkpoints, inspect, diff, timeline, annotate, trust, replay, debug, export, gc, forget
+    demo, traces, show, search, checkpoints, inspect, diff, timeline, annotate, trust, replay, debug, fork, export, gc,
+    forget,
 )  # fmt: skip

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +12,7 @@ from clearstone.cli import spans, values
 from clearstone.cli.printing import COLOURS, SHORT_ID, console, escape, iso, when
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from clearstone.checkpoint.model import Checkpoint
     from clearstone.store.base import TraceSummary
@@ -24,13 +25,29 @@ def trace_table(found: Sequence[TraceSummary]) -> None:
     table = Table(box=None, pad_edge=False)
     for title in ("TRACE", "STARTED", "NAME", "MS", "SPANS", "STATUS"):
         table.add_column(title, justify="right" if title in {"MS", "SPANS"} else "left", no_wrap=title == "TRACE")
-    for one in found:
+    for one, below in _with_forks(found):
         length = f"{(one.end_ns - one.start_ns) / 1e6:.0f}" if one.end_ns is not None else _unfinished(one)
         status = f"[{COLOURS[one.status.code]}]{escape(str(one.status))}[/]"
         if one.interrupted:
             status += f" [yellow]{one.interrupted} interrupted[/]"
-        table.add_row(one.trace_id[:SHORT_ID], when(one.start_ns), escape(one.name), length, str(one.spans), status)
+        name = f"{'  ' * (below - 1)}[dim]└[/] {escape(one.name)}" if below else escape(one.name)
+        if one.parent and not below:
+            name += f" [dim]fork of {one.parent[:SHORT_ID]}[/]"
+        table.add_row(one.trace_id[:SHORT_ID], when(one.start_ns), name, length, str(one.spans), status)
     console().print(table)
+
+
+def _with_forks(found: Sequence[TraceSummary]) -> Iterator[tuple[TraceSummary, int]]:
+    """Give the traces, the forks of each below it, with how deep they are below one that is none."""
+    there = {one.trace_id for one in found}
+    below: dict[str, list[TraceSummary]] = defaultdict(list)
+    for one in found:
+        below[one.parent if one.parent in there else ""].append(one)
+    left = [(one, 0) for one in reversed(below.pop("", []))]
+    while left:
+        one, depth = left.pop()
+        yield one, depth
+        left += [(fork, depth + 1) for fork in reversed(below.pop(one.trace_id, []))]
 
 
 def _unfinished(one: TraceSummary) -> str:
@@ -49,6 +66,7 @@ def trace_json(one: TraceSummary) -> dict[str, Any]:
         "interrupted": one.interrupted,
         "status": one.status.code.value,
         "status_description": one.status.description,
+        "parent": one.parent or None,
     }
 
 

@@ -64,7 +64,7 @@ def replay_checkpoint(checkpoint: Checkpoint, options: Options, *, function: str
     Raises:
         ClearstoneError: what to replay is not there; the caller says so and exits with 2.
     """
-    engine = _engine(checkpoint, options)
+    engine = engine_for(checkpoint, options)
     result, error = None, None
     try:
         with contextlib.redirect_stdout(sys.stderr) if as_json else contextlib.nullcontext():
@@ -76,10 +76,10 @@ def replay_checkpoint(checkpoint: Checkpoint, options: Options, *, function: str
     for note in engine.notes:
         click.echo(f"Note: {note}", err=True)
     if as_json:
-        click.echo(json.dumps(_outcome_json(checkpoint, engine, result, error)))
+        click.echo(json.dumps(outcome_json(checkpoint, engine, result, error)))
     else:
-        _tell(checkpoint, engine, result, error)
-    return _exit_code(error)
+        tell(checkpoint, engine, result, error)
+    return exit_code(error)
 
 
 def debug_checkpoint(checkpoint: Checkpoint, options: Options, *, function: str | None, mocks: tuple[str, ...]) -> int:
@@ -88,7 +88,7 @@ def debug_checkpoint(checkpoint: Checkpoint, options: Options, *, function: str 
     Raises:
         ClearstoneError: what to replay is not there; the caller says so and exits with 2.
     """
-    engine = _engine(checkpoint, options)
+    engine = engine_for(checkpoint, options)
     try:
         engine.start_debugging_session(*([function] if function else []), mock_config=_mock_config(mocks))
     except _USAGE:
@@ -96,11 +96,16 @@ def debug_checkpoint(checkpoint: Checkpoint, options: Options, *, function: str 
     except BaseException as error:
         if error is not engine.told:  # before the first prompt: the session had nothing to show yet
             click.echo("".join(_user_traceback(error)).rstrip(), err=True)
-        return _exit_code(error)
+        return exit_code(error)
     return 0
 
 
-def _engine(checkpoint: Checkpoint, options: Options) -> ReplayEngine:
+def engine_for(checkpoint: Checkpoint, options: Options) -> ReplayEngine:
+    """Return the engine of a command.
+
+    Raises:
+        CheckpointError: nothing of the checkpoint may be loaded.
+    """
     checkpoint.require_loadable()
     return ReplayEngine(checkpoint, place.store_if_there(), **options, everywhere=True)  # this process is the replay's
 
@@ -115,15 +120,17 @@ def _mock_config(mocks: tuple[str, ...]) -> dict[str, list[str]] | None:
     return config or None
 
 
-def _exit_code(error: BaseException | None) -> int:
+def exit_code(error: BaseException | None) -> int:
+    """Return the exit code for how a replay ended."""
     if error is None:
         return 0
     return 3 if isinstance(error, BeyondRecord) else 1
 
 
-def _outcome_json(
+def outcome_json(
     checkpoint: Checkpoint, engine: ReplayEngine, result: Any, error: BaseException | None
 ) -> dict[str, Any]:
+    """Return how a replay ended as JSON-ready values (docs/cli.md describes them)."""
     return {
         "checkpoint": checkpoint.checkpoint_id,
         "result": jsonable(result),
@@ -148,9 +155,17 @@ def _ended_as_recorded(checkpoint: Checkpoint, engine: ReplayEngine) -> bool | N
     return ended[-1] == "again" if ended and checkpoint.call is not None else None
 
 
-def _tell(checkpoint: Checkpoint, engine: ReplayEngine, result: Any, error: BaseException | None) -> None:
+def tell(checkpoint: Checkpoint, engine: ReplayEngine, result: Any, error: BaseException | None) -> None:
+    """Print how a replay ended."""
     click.echo(f"Replay {_ending(checkpoint, engine, error)}: {engine.ledger.summary}")
-    _tell_calls(engine.ledger)
+    tell_calls(engine.ledger)
+    tell_end(result, error)
+    if isinstance(error, BeyondRecord):
+        click.echo(f"To make the calls past it for real: clearstone fork {checkpoint.checkpoint_id} --then live")
+
+
+def tell_end(result: Any, error: BaseException | None) -> None:
+    """Print what a call gave, or what it raised."""
     if error is None:
         click.echo(f"Result: {whole_repr(result)}")
     else:
@@ -168,7 +183,7 @@ def _ending(checkpoint: Checkpoint, engine: ReplayEngine, error: BaseException |
     return told[_ended_as_recorded(checkpoint, engine) if not isinstance(error, ReplayError) else None]
 
 
-def _tell_calls(ledger: Ledger) -> None:
+def tell_calls(ledger: Ledger) -> None:
     """Say what became of the calls that did not simply repeat, and that none was used where none was."""
     if not ledger.served and not ledger.count("diverged", "beyond", "live"):
         unused = ledger.count("unused")

@@ -27,9 +27,10 @@ def trace_tree(trace: Trace) -> None:
     out, several = console(), _several_of_a_class(trace)
     root = Tree(f"trace {trace.trace_id}")
     branches: dict[str, Tree] = {}
-    for span in trace:
+    for number, span in enumerate(trace, 1):
         above = branches.get(span.parent_id or "", root)
-        branches[span.span_id] = above.add(_span_text(span, max(40, out.width // 2), several))
+        text = _span_text(span, max(40, out.width // 2), several)
+        branches[span.span_id] = above.add(f"[dim]s{number}[/] {text}")
     out.print(root)
 
 

@@ -21,7 +21,7 @@ from clearstone.debugger.calls import Call
 from clearstone.debugger.terminal import ReplayPdb, SessionLeft
 from clearstone.errors import ConfigurationError, TargetError, TraceNotFoundError
 from clearstone.nearest import nearest
-from clearstone.replay import mocks, outcomes
+from clearstone.replay import mocks, outcomes, positions
 from clearstone.replay.determinism import staged
 from clearstone.replay.engine import Replay
 from clearstone.replay.guard import chosen, permissions, unseen
@@ -35,8 +35,10 @@ if TYPE_CHECKING:
 
     from clearstone.checkpoint.fingerprints import Change
     from clearstone.checkpoint.model import Checkpoint
+    from clearstone.record.provider import TracerProvider
     from clearstone.span import Span
     from clearstone.store.base import TraceReader
+    from clearstone.whatif import Fork, Then
 
 MockConfig = dict[str, list[str]]
 
@@ -77,7 +79,8 @@ class ReplayEngine:
             raise ConfigurationError(f"code={code!r} is neither 'today' nor 'recorded'")
         self._checkpoint = checkpoint
         self._source = Source(checkpoint, code)
-        self._trace = _scope(checkpoint, trace_store)
+        self._whole = _whole(checkpoint, trace_store)
+        self._trace = _scope(checkpoint, self._whole)
         self._strict = strict
         self._permissions = permissions(allow, deny)
         self._passthrough = chosen(passthrough)
@@ -141,7 +144,7 @@ class ReplayEngine:
             self._infer(replay, call)
             self._changes = self._source.changes()
             with staged(self._checkpoint, replay, everywhere=self._everywhere):
-                return self._driven(replay, call, call)
+                return self._driven(replay, call)
 
     def start_debugging_session(
         self,
@@ -182,17 +185,87 @@ class ReplayEngine:
                 stack.enter_context(mocks.installed(given, replay, strict=bool(self._strict)))
             return self._debugged(replay, call)
 
+    def fork(
+        self,
+        *,
+        state: Mapping[str, Any] | Callable[[Any], object] | None = None,
+        respond: Mapping[str, Any] | None = None,
+        arguments: Mapping[str, Any] | None = None,
+        at: str = "",
+        then: Then = "recorded",
+        name: str = "",
+        function_name: str | None = None,
+        provider: TracerProvider | None = None,
+    ) -> Fork:
+        """Replay with something changed, and record what comes of it as a trace of its own.
+
+        Args:
+            state: what is changed of the agent: places (``self.config["model"]``) and their new values, or a function
+                of the agent.
+            respond: other responses of outside calls: ``"llm[2]"`` is the second recorded call of that type, and
+                ``"llm[2].text"`` a place in what it gave; ``"Agent.ask[1]"`` names a function, ``"s12"`` a position. A
+                function is called with the call's arguments, an exception is raised; of a stream, give the list of
+                its items.
+            arguments: other arguments of the call, by name.
+            at: the call at whose beginning the state is changed: a position (``"s12"``) or a span id. The beginning of
+                all, unless told.
+            then: ``"recorded"`` answers every call from the record; ``"live"`` makes for real, and records, the calls
+                past the change, and those that the record has no answer for.
+            name: what the fork is called.
+            function_name: the method to call instead of the one that failed.
+            provider: where it is recorded; None for the default one.
+
+        Returns:
+            What came of it. What the call raises, and a refusal, is its `error`.
+
+        Raises:
+            ConfigurationError: a place, an argument or `then` is none.
+            TargetError: a reference names no recorded call, or several; or as `replay_from_checkpoint`.
+            StateError: the state does not go back into the class.
+        """
+        from clearstone.debugger import forking
+        from clearstone.whatif import Changes
+
+        whole = self._whole
+        changes = Changes(
+            forking.state_change(state),
+            forking.responses(self._trace, whole, respond or {}),
+            bool(arguments),
+            positions.find(whole, at).span_id if at else "",
+            then,
+        )
+        return forking.forked(self, changes, arguments or {}, function=function_name, name=name, provider=provider)
+
+    def at(self, position: str) -> Any:
+        """Return the agent as it was at the beginning of a recorded call.
+
+        The replay runs up to that call, and the state it has come to is restored into a new object.
+
+        Args:
+            position: ``"s12"``, the twelfth call of the trace as ``clearstone show`` lists them, or a span id.
+
+        Raises:
+            TargetError: there is no such call, or the replay does not come to it.
+            StateError: the state cannot be taken there, or does not go back into the class.
+            ReplayError: an outside call before it has no recorded outcome.
+        """
+        from clearstone.debugger import forking
+
+        return forking.reached(self, position)
+
     # --- before the call ---------------------------------------------------------------------------------------------
 
     @contextlib.contextmanager
     def _prepared(
-        self, function: str | None, args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> Iterator[tuple[Replay, Call]]:
+        self,
+        function: str | None,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        make: Callable[..., Any] = Replay,
+    ) -> Iterator[tuple[Any, Call]]:
         self._checkpoint.require_loadable()
         with payload.definitions_from(self._source.main):
-            replay = Replay(
-                self._source.main, self._trace, permissions=self._permissions, passthrough=self._passthrough
-            )
+            replay = make(self._source.main, self._trace, permissions=self._permissions, passthrough=self._passthrough)
             with run.overriding(replay):  # an outside call that load_state or on_restore makes must not go out
                 call = self._call(function, args, kwargs)
             self._unseen = unseen()
@@ -306,9 +379,9 @@ class ReplayEngine:
 
     # --- the call ----------------------------------------------------------------------------------------------------
 
-    def _driven(self, replay: Replay, call: Call, make: Callable[[], Any]) -> Any:
+    def _driven(self, replay: Replay, call: Call, make: Callable[[], Any] | None = None) -> Any:
         try:
-            result = call.driven(make)
+            result = call.driven(make or call)
         except BaseException as error:
             if replay.refusal is not None and error is not replay.refusal:
                 raise replay.refusal from error
@@ -338,12 +411,16 @@ class ReplayEngine:
         return result
 
 
-def _scope(checkpoint: Checkpoint, trace_store: TraceReader | None) -> Trace:
-    """The calls a replay may be given: for a failed call those below it, else the whole trace."""
+def _whole(checkpoint: Checkpoint, trace_store: TraceReader | None) -> Trace:
     trace = checkpoint.trace
     if trace_store is not None:
         with contextlib.suppress(TraceNotFoundError):  # another store: the checkpoint's own spans are enough
             trace = trace.merged(trace_store.get_trace(trace.trace_id))
+    return trace
+
+
+def _scope(checkpoint: Checkpoint, trace: Trace) -> Trace:
+    """The calls a replay may be given: for a failed call those below it, else the whole trace."""
     if checkpoint.call is None:
         return trace
     own = trace.subtree(checkpoint.span_id)

@@ -9,6 +9,9 @@ the recorded code computed. A timeout is as long as it was then, and the wall cl
 
 Invariant: two runs that read and sleep in the same order see the same values; no clock ever goes back.
 
+A clock that has gone live (`go_live`) runs on with the real one from where it stood, and its wall clock is the real
+one: for code that got past its record and talks to the world.
+
 Refused: real time scaled or shifted (never twice the same); one clock per thread (two threads could disagree about
 which of two events came first).
 
@@ -21,6 +24,7 @@ from __future__ import annotations
 import datetime
 import math
 import threading
+import time
 from contextvars import ContextVar
 from typing import TYPE_CHECKING
 
@@ -28,6 +32,7 @@ from clearstone.errors import ConfigurationError
 from clearstone.nondet.polling import PollWatch
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from types import FrameType
 
 SECOND = 1_000_000_000
@@ -58,7 +63,7 @@ class VirtualClock:
     """
 
     # A re-entrant lock: a finalizer or a signal handler may read the clock in the middle of a read.
-    __slots__ = ("_ahead", "_lock", "_moved", "_steady", "_ticks", "_wall", "_watch")
+    __slots__ = ("_ahead", "_live_ns", "_lock", "_moved", "_steady", "_ticks", "_wall", "_watch")
 
     def __init__(self, start_ns: int) -> None:
         self._wall = start_ns
@@ -66,6 +71,7 @@ class VirtualClock:
         self._moved = 0
         self._ahead = 0
         self._ticks = 0
+        self._live_ns: int | None = None
         self._watch = PollWatch()
         self._lock = threading.RLock()
 
@@ -77,14 +83,32 @@ class VirtualClock:
         """The wall clock as an aware datetime in UTC, to the microsecond."""
         return EPOCH + datetime.timedelta(microseconds=self.time_ns() // MICROSECOND)
 
+    @property
+    def is_live(self) -> bool:
+        """Whether it runs by itself, as the real clock does."""
+        return self._live_ns is not None
+
+    def go_live(self) -> int:
+        """Run with the real clock from now on; sleeping then takes its time.
+
+        Returns:
+            How far the wall clock went to be the real one, in nanoseconds.
+        """
+        with self._lock:
+            if self._live_ns is None:
+                before, self._live_ns = self._wall, _really(time.monotonic_ns)
+                self._wall = max(before, _really(time.time_ns) - self._moved - self._ahead)
+                return self._wall - before
+            return 0
+
     def time_ns(self) -> int:
         """Return the wall clock in nanoseconds since the epoch; looking moves nothing and is not counted."""
-        return self._wall + self._moved + self._ahead
+        return self._wall + self._moved + self._ahead + self._since()
 
     def monotonic_ns(self) -> int:
         """Return the steady clocks in nanoseconds, without the microsecond that a read through `time` adds."""
         with self._lock:
-            return self._steady + self._moved + self._ahead + self._ticks
+            return self._steady + self._moved + self._ahead + self._ticks + self._since()
 
     def advance(self, seconds: float) -> None:
         """Move all clocks forward, as `time.sleep` does.
@@ -101,7 +125,7 @@ class VirtualClock:
 
     def advance_ns(self, amount: int) -> None:
         """Move all clocks forward by `amount` nanoseconds, which is not negative."""
-        if amount == 0:
+        if amount == 0 or self._live_ns is not None:
             return  # `while waiting: sleep(0)` is a poll like any other
         with self._lock:
             self._moved += amount
@@ -115,7 +139,7 @@ class VirtualClock:
         """
         with self._lock:
             amount = time_ns - self.time_ns()
-            if amount > 0:
+            if amount > 0 and self._live_ns is None:
                 self._ahead += amount
                 self._watch.moved()
 
@@ -132,7 +156,7 @@ class VirtualClock:
 
     def loop_ns(self) -> int:
         """Return the event loop's time in nanoseconds: steady, moved by sleeping alone."""
-        return self._steady + self._moved
+        return self._steady + self._moved + self._since()
 
     def reach(self, loop_ns: int) -> None:
         """Move all clocks forward until `loop_ns` is `loop_ns`; does nothing where another thread moved them there."""
@@ -142,14 +166,14 @@ class VirtualClock:
     def read_wall(self, caller: FrameType) -> int:
         """Return `time_ns` for code that polls if it does this too often (`PollWatch.seen`)."""
         with self._lock:
-            self._watch.seen(caller, WALL_CLOCK)
-            return self._wall + self._moved + self._ahead
+            self._look(caller, WALL_CLOCK)
+            return self.time_ns()
 
     def read_loop(self, caller: FrameType) -> int:
         """Return `loop_ns` for code that polls if it does this too often (`PollWatch.seen`)."""
         with self._lock:
-            self._watch.seen(caller, "the event loop's time()")
-            return self._steady + self._moved
+            self._look(caller, "the event loop's time()")
+            return self.loop_ns()
 
     def read_steady(self, caller: FrameType, name: str) -> int:
         """Add a microsecond and return the steady clocks, for code that polls if it does this too often.
@@ -158,6 +182,27 @@ class VirtualClock:
         """
         is_counted = caller.f_globals.get("__name__", "").partition(".")[0] not in _UNCOUNTED
         with self._lock:
+            self._look(caller, name)
+            self._ticks += MICROSECOND if is_counted and self._live_ns is None else 0
+            return self.monotonic_ns()
+
+    def _look(self, caller: FrameType, name: str) -> None:
+        if self._live_ns is None:  # else a loop that polls gets somewhere
             self._watch.seen(caller, name)
-            self._ticks += MICROSECOND if is_counted else 0
-            return self._steady + self._moved + self._ahead + self._ticks
+
+    def _since(self) -> int:
+        return _really(time.monotonic_ns) - self._live_ns if self._live_ns is not None else 0
+
+
+def real_time_ns() -> int:
+    """Return the real wall clock, in any context, in nanoseconds since the epoch."""
+    return _really(time.time_ns)
+
+
+def _really(read: Callable[[], int]) -> int:
+    """Read a clock as code outside of every context does."""
+    token = current.set(None)
+    try:
+        return read()
+    finally:
+        current.reset(token)

@@ -100,6 +100,25 @@ def deterministic(
         yield clock
 
 
+def go_live() -> int:
+    """Let the clock of this context run with the real one, and its entropy be real, from now on and for all its tasks.
+
+    Returns:
+        How far the wall clock went, in nanoseconds.
+    """
+    clock, entropy = clocks.current.get(), entropies.current.get()
+    if entropy is not None:
+        entropy.is_live = True
+    return clock.go_live() if clock is not None else 0
+
+
+@contextlib.contextmanager
+def real_entropy() -> Iterator[None]:
+    """Ask for real entropy inside the ``with``: ids of what is recorded must not come twice."""
+    with _setting(entropies.current, None):
+        yield
+
+
 @contextlib.contextmanager
 def _setting(variable: ContextVar[Value], value: Value) -> Iterator[None]:
     token = variable.set(value)

@@ -86,7 +86,7 @@ def _nanoseconds(name: str, original: Callable[[], int]) -> Callable[[], int]:
 def _sleep(original: Callable[[Any], None]) -> Callable[[Any], None]:
     def sleep(seconds: Any, /) -> None:
         clock = clocks.current.get()
-        nanoseconds = None if clock is None else _sleep_length(seconds)
+        nanoseconds = None if clock is None or clock.is_live else _sleep_length(seconds)
         if clock is None or nanoseconds is None:
             original(seconds)
             return
@@ -123,7 +123,7 @@ def _asctime(original: Callable[..., str]) -> Callable[..., str]:
 
 def _urandom(original: Callable[[Any], bytes]) -> Callable[[Any], bytes]:
     def urandom(size: Any, /) -> bytes:
-        entropy = entropies.current.get()
+        entropy = entropies.active()
         wanted = -1 if entropy is None else _size(size)
         return original(size) if entropy is None or wanted < 0 else entropy.read(wanted)
 

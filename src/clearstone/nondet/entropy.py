@@ -39,6 +39,12 @@ if TYPE_CHECKING:
 current: ContextVar[Entropy | None] = ContextVar("clearstone_entropy", default=None)
 
 
+def active() -> Entropy | None:
+    """Return the entropy of the context; None where that is real."""
+    entropy = current.get()
+    return entropy if entropy is not None and not entropy.is_live else None
+
+
 def derive(seed: bytes, purpose: str) -> bytes:
     """Return 32 bytes made from `seed` that say nothing about those of another purpose (at most 16 letters)."""
     return hashlib.blake2b(seed, digest_size=32, person=purpose.encode()).digest()
@@ -59,6 +65,8 @@ class Entropy:
         self.sequence = int.from_bytes(own[6:8], "big") % 2**14
         self._stamp = 0
         self._lock = threading.RLock()
+        self.is_live = False
+        """Whether the context asks for real entropy again: its code talks to the world."""
 
     def read(self, size: int) -> bytes:
         """Return the next `size` bytes."""
@@ -94,7 +102,7 @@ def _rebound(bound: Any) -> Callable[..., None]:
 
 def _seeding(original: Callable[..., None]) -> Callable[..., None]:
     def seed(self: random.Random, a: Any = None, version: int = 2) -> None:
-        entropy = current.get()
+        entropy = active()
         if a is None and entropy is not None:
             a = entropy.number()
         original(self, a, version)

@@ -73,8 +73,8 @@ class VirtualSelector(selectors.DefaultSelector):
         Args:
             timeout: seconds on the context's clock; None waits until something comes.
         """
-        if timeout is None:
-            return super().select(None)
+        if timeout is None or self._clock.is_live:
+            return super().select(timeout)
         if timeout <= 0:
             self._count_pass()
             return super().select(0)

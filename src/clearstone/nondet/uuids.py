@@ -56,7 +56,7 @@ def date_of(value: uuid.UUID) -> datetime.date:
 
 def _generator(system: Generator) -> Generator:
     def generate() -> tuple[bytes, int | None]:
-        entropy = entropies.current.get()
+        entropy = entropies.active()
         return system() if entropy is None else (_build(entropy), None)
 
     return generate

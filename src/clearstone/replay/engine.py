@@ -117,7 +117,7 @@ class Replay:
             ReplayError: a served call has no recorded outcome, or an earlier one had none.
         """
         call = BoundCall(site, instance, args, kwargs, streams)
-        if getattr(run.current_span.get(), "is_live", False):  # what a live call calls is live too
+        if getattr(self.above(), "is_live", False):  # what a live call calls is live too
             self._enter(self.made(call), None, "live")
             return LiveCall(self)
         if site.replay == "run":
@@ -133,9 +133,16 @@ class Replay:
             raise ReplayError(f"{call.site.target} was called before the replay began")
         return self.answered(self.made(call), book.answer, book.attempted)
 
+    def above(self) -> Any:
+        """Return the call of this replay that the context is in, or what it is in else."""
+        return run.current_span.get()
+
+    def comes_to(self, span: Span) -> None:
+        """A recorded call is about to be given, or to run again."""
+
     def made(self, call: BoundCall) -> Made:
         """Return a call with its number and its place."""
-        above: Any = run.current_span.get()
+        above = self.above()
         step = above.recorded if isinstance(above, Step) and above.replay is self else ""
         return Made(call, step, self._ledger.number(call.site.key), made_at())
 
@@ -157,12 +164,18 @@ class Replay:
             with self.loading():
                 found = find(made)
         except ReplayError as error:
-            self._enter(made, None, _verdict(error), (str(error).partition("\n")[0],))
-            raise self.latch(error) from None
+            raise self.unanswered(made, error) from None
+        if found.span is not None:
+            self.comes_to(found.span)
         entry = self._enter(made, found.span, found.verdict, found.told)
         if found.refusal is not None:
             raise self.latch(found.refusal) from None
         return found.answer if found.span is None else self._given(made, found, found.span, entry)
+
+    def unanswered(self, made: Made, error: ReplayError) -> ReplayError:
+        """Enter a call that nothing recorded answers; return what is raised for it."""
+        self._enter(made, None, _verdict(error), (str(error).partition("\n")[0],))
+        return self.latch(error)
 
     def _given(self, made: Made, found: Served, span: Span, entry: list[Any]) -> Answer:
         """Return an answer that ends as the recorded call did: at its time, with what it did to its object."""
@@ -233,7 +246,9 @@ class Replay:
             told = told or ("the record has no such step here",)
         elif found is None:
             told = tuple(f"its arguments: {each}" for each in arguments.told_differences(span, call))
-        step = Step(self, made, span, told, is_first=not isinstance(run.current_span.get(), Step))
+        if span is not None:
+            self.comes_to(span)
+        step = Step(self, made, span, told, is_first=not isinstance(self.above(), Step))
         self._open[id(step)] = step
         return step
 

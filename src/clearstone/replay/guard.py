@@ -176,7 +176,7 @@ def _note_file(guard: Guard, path: Any) -> None:
 
 
 def _note_change(guard: Guard, paths: Iterable[Any]) -> None:
-    if not is_import():
+    if not is_import() and not asked_by_us():  # a fork is recorded
         for path in paths:
             name = os.fsdecode(path) if isinstance(path, str | bytes | os.PathLike) else repr(path)
             if name not in {"", ":memory:"}:  # databases that are no files

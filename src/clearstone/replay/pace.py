@@ -80,9 +80,10 @@ class Pace:
 
 
 def timed(clock: VirtualClock, chunks: Sequence[Chunk], values: Any) -> Iterator[Any]:
-    """Give the items of a stream, each at its time."""
-    for chunk, value in zip(chunks, values, strict=False):
-        clock.reach_wall(chunk.at_ns)
+    """Give the items of a stream, each at its time; more than there were, at the time of the last."""
+    for number, value in enumerate(values):
+        if number < len(chunks):
+            clock.reach_wall(chunks[number].at_ns)
         yield value
 
 

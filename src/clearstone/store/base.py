@@ -34,6 +34,7 @@ class TraceSummary:
         open_spans: how many of them have not ended.
         status: the first span's.
         interrupted: how many will never end: their process died.
+        parent: of a fork the trace it comes from; else empty.
     """
 
     trace_id: str
@@ -44,6 +45,7 @@ class TraceSummary:
     open_spans: int
     status: Status
     interrupted: int = 0
+    parent: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from clearstone.codec import payload
 from clearstone.codec.keys import machine_key, nobodys
 from clearstone.errors import TraceNotFoundError
-from clearstone.span import BLOB, Chunk, StatusCode, Trace
+from clearstone.span import BLOB, FORK_PARENT, Chunk, StatusCode, Trace
 from clearstone.store import blobs, texts
 from clearstone.store.base import EVERY_SPAN, Collected, Erased, TraceSummary, chosen
 from clearstone.store.rows import Payloads, bare_span_of, ended, ended_by, span_of
@@ -231,4 +231,5 @@ def _summary(trace_id: str, kept: list[_Kept]) -> TraceSummary:
         open_spans=len(kept) - len(ends) - interrupted,
         status=first.status,
         interrupted=interrupted,
+        parent=str(first.attributes.get(FORK_PARENT, "")),
     )

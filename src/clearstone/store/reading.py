@@ -7,12 +7,13 @@ query asks of metadata is answered by indexes and columns; payloads are read whe
 from __future__ import annotations
 
 import itertools
+import json
 from typing import TYPE_CHECKING, Any
 
 from clearstone.codec import payload
 from clearstone.codec.keys import NAME_SIZE
 from clearstone.errors import StoreError
-from clearstone.span import Chunk, Status, StatusCode
+from clearstone.span import FORK_PARENT, Chunk, Status, StatusCode
 from clearstone.store import rows, schema, texts
 from clearstone.store.base import MOST_LISTED, TraceSummary, chosen
 from clearstone.store.batch import SiteRow, SpanRow
@@ -174,6 +175,7 @@ def _summary(  # noqa: PLR0917 - the columns of `READ_SUMMARY`
     interrupted: int,
     status: str,
     text: str,
+    attributes: str | None,
 ) -> TraceSummary:
     return TraceSummary(
         trace_id=trace_id.hex(),
@@ -184,6 +186,7 @@ def _summary(  # noqa: PLR0917 - the columns of `READ_SUMMARY`
         open_spans=without_end - interrupted,
         interrupted=interrupted,
         status=Status(StatusCode(status), text),
+        parent=str(json.loads(attributes).get(FORK_PARENT, "")) if attributes and FORK_PARENT in attributes else "",
     )
 
 

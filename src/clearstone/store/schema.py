@@ -251,7 +251,7 @@ ORDER BY (SELECT min(s.start_ns) FROM spans AS s WHERE s.trace_id = each.trace_i
 """Ids of traces of which no top span is stored; it jumps from trace to trace along an index."""
 
 READ_SUMMARY = f"""
-SELECT n.name, f.start_ns, t.end_ns, t.spans, t.without_end, t.interrupted, f.status, f.status_text
+SELECT n.name, f.start_ns, t.end_ns, t.spans, t.without_end, t.interrupted, f.status, f.status_text, f.attributes
 FROM (
     SELECT max(end_ns) AS end_ns, count(*) AS spans, sum(end_ns IS NULL) AS without_end,
            sum(interrupted) AS interrupted
