@@ -5,12 +5,14 @@ from clearstone.checkpoint.manager import CheckpointInfo, CheckpointManager
 from clearstone.checkpoint.model import Checkpoint
 from clearstone.debugger.session import ReplayEngine
 from clearstone.replay.determinism import DeterministicExecutionContext
+from clearstone.whatif import Fork
 
 __all__ = [
     "Checkpoint",
     "CheckpointInfo",
     "CheckpointManager",
     "DeterministicExecutionContext",
+    "Fork",
     "ReplayEngine",
     "checkpoints",
 ]

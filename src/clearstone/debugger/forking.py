@@ -11,7 +11,9 @@ import inspect
 from typing import TYPE_CHECKING, Any
 
 from clearstone import run, whatif
+from clearstone.checkpoint import loading
 from clearstone.checkpoint import state as states
+from clearstone.checkpoint.listing import Wanted, listed
 from clearstone.codec.redact import active
 from clearstone.errors import ConfigurationError, TargetError, UnservableOutcome
 from clearstone.nearest import nearest
@@ -27,6 +29,7 @@ from clearstone.whatif import Fork, ForkedReplay, Response
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
+    from clearstone.checkpoint.model import Checkpoint
     from clearstone.debugger.calls import Call
     from clearstone.debugger.session import ReplayEngine
     from clearstone.record.provider import TracerProvider
@@ -237,10 +240,15 @@ class ReachingReplay(Replay):
             raise Reached
 
 
+MOST_LOOKED_AT = 20
+"""Checkpoints near a position that are loaded to find one that it can be come to from."""
+
+
 def reached(engine: ReplayEngine, position: str) -> Any:
     """Return the agent at a position (see `ReplayEngine.at`)."""
     target = positions.find(engine._whole, position)
-    own = engine._checkpoint
+    own = _nearest(engine._checkpoint, engine._whole, target)
+    engine = engine if own is engine._checkpoint else engine._of(own)
     if not own.agent_class_name:
         raise TargetError(f"checkpoint {own.checkpoint_id} is of the function {own.agent_name} and holds no agent")
 
@@ -262,6 +270,26 @@ def reached(engine: ReplayEngine, position: str) -> Any:
                 f"another way today, or the call was made outside of {own.span.name}"
             )
         return states.restore(type(engine._agent), replay.found)
+
+
+def _nearest(own: Checkpoint, whole: Trace, target: Span) -> Checkpoint:
+    """Return the checkpoint from which the way to a call is shortest: of the innermost saved call around it."""
+    if own.path is None:
+        return own
+    around, started = set[str](), {span.span_id: span for span in whole}
+    above: Span | None = target
+    while above is not None:
+        around.add(above.span_id)
+        above = started.get(above.parent_id or "")
+    infos = listed(Wanted(trace=whole.trace_id), [own.path.parent]).found
+    infos.sort(key=lambda info: abs(info.created_ns - target.start_ns))
+    best = own
+    for info in infos[:MOST_LOOKED_AT]:
+        found = loading.load(info.path, info.step)
+        is_better = found.span_id in around and found.timestamp > best.timestamp and found.call is not None
+        if is_better and found.agent_name == own.agent_name and not found.untrusted:
+            best = found
+    return best
 
 
 # --- values of the command line --------------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ Invariant: a refusal inside the replay decides its end, whatever the user's code
 from __future__ import annotations
 
 import contextlib
+from copy import copy
 from typing import TYPE_CHECKING, Any
 
 from clearstone import run
@@ -78,6 +79,7 @@ class ReplayEngine:
         if code not in {"today", "recorded"}:
             raise ConfigurationError(f"code={code!r} is neither 'today' nor 'recorded'")
         self._checkpoint = checkpoint
+        self._code: Code = code
         self._source = Source(checkpoint, code)
         self._whole = _whole(checkpoint, trace_store)
         self._trace = _scope(checkpoint, self._whole)
@@ -252,6 +254,14 @@ class ReplayEngine:
         from clearstone.debugger import forking
 
         return forking.reached(self, position)
+
+    def _of(self, checkpoint: Checkpoint) -> ReplayEngine:
+        """Return an engine of another checkpoint of the same trace, which replays as this one does."""
+        other = copy(self)
+        other._checkpoint, other._source = checkpoint, Source(checkpoint, self._code)
+        other._whole = _whole(checkpoint, None).merged(self._whole)
+        other._trace = _scope(checkpoint, other._whole)
+        return other
 
     # --- before the call ---------------------------------------------------------------------------------------------
 
