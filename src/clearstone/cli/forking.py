@@ -88,10 +88,17 @@ def _set(text: str) -> tuple[str, Any]:
     """Split ``self.config["a=b"]=1`` where what stands before is a place."""
     at = -1
     while (at := text.find("=", at + 1)) >= 0:
-        with contextlib.suppress(ConfigurationError):
-            places.parse(text[:at])
+        if _is_place(text[:at]):
             return text[:at].strip(), _value(text[at + 1 :])
     raise ConfigurationError(f'--set {text!r} must be PLACE=VALUE, as in \'self.config["model"]="small"\'')
+
+
+def _is_place(text: str) -> bool:
+    try:
+        places.parse(text)
+    except ConfigurationError:
+        return False
+    return True
 
 
 def _response(text: str) -> tuple[str, Any]:
