@@ -69,8 +69,7 @@ def fork_json(fork: Fork) -> dict[str, Any]:
 
 
 def _tell(fork: Fork) -> None:
-    ended = "ran through" if fork.error is None else "failed"
-    click.echo(f"Fork {fork.name!r} {ended}: {fork.ledger.summary}")
+    click.echo(f"Fork {fork.name!r} {replaying.ending(fork.error)}: {fork.ledger.summary}")
     for change in fork.changes or ["nothing"]:
         click.echo(f"  changed {change}")
     replaying.tell_calls(fork.ledger)

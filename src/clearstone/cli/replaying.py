@@ -173,14 +173,20 @@ def tell_end(result: Any, error: BaseException | None) -> None:
 
 
 def _ending(checkpoint: Checkpoint, engine: ReplayEngine, error: BaseException | None) -> str:
+    found = ending(error)
+    if found != "failed" or isinstance(error, ReplayError):
+        return found
+    told = {True: "failed as recorded", False: "failed, but not as recorded", None: "failed"}
+    return told[_ended_as_recorded(checkpoint, engine)]
+
+
+def ending(error: BaseException | None) -> str:
+    """Return in a few words how a replay ended."""
     if error is None:
         return "ran through"
     if isinstance(error, BeyondRecord):
         return "got past the record"
-    if isinstance(error, ReplayDivergence):
-        return "diverged"
-    told = {True: "failed as recorded", False: "failed, but not as recorded", None: "failed"}
-    return told[_ended_as_recorded(checkpoint, engine) if not isinstance(error, ReplayError) else None]
+    return "diverged" if isinstance(error, ReplayDivergence) else "failed"
 
 
 def tell_calls(ledger: Ledger) -> None:
