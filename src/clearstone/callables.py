@@ -22,6 +22,7 @@ from clearstone.run import SUSPENDED
 if TYPE_CHECKING:
     from types import FrameType
 
+    from clearstone.callers import Place
     from clearstone.record.tracer import Tracer
     from clearstone.span import Site
 
@@ -29,6 +30,9 @@ _RECORDERS = frozenset({"record", "codec", "store", "checkpoint", "nondet", "hom
 """Rooms whose calls are the recorder's own. The others pass on somebody else's."""
 
 _AROUND = (classmethod, staticmethod, partial, functools.partialmethod, functools.singledispatchmethod)
+
+Given = tuple[Any, Any, Any, Any, "Place | None"]
+"""What wrapt gave of a call that begins later (what it wraps, the object, args, kwargs), and where it is made."""
 
 Kind = Literal["function", "coroutine", "generator", "async generator"]
 
@@ -113,12 +117,19 @@ def named(made: Any, function: Any) -> Any:
 
 
 def begin(
-    run: runs.Run, of: Decoration, wrapped: Any, instance: Any, args: Any, kwargs: Any, streams: bool = False
+    run: runs.Run,
+    of: Decoration,
+    wrapped: Any,
+    instance: Any,
+    args: Any,
+    kwargs: Any,
+    place: Place | None,
+    streams: bool = False,
 ) -> runs.OpenCall:
     """Open a call; an object among the arguments is what it is bound to."""
     if of.of_method and instance is None and holds_its_object(wrapped, args):
         instance, args = args[0], args[1:]
-    return run.begin(of.site, instance, args, kwargs, streams)
+    return run.begin(of.site, instance, args, kwargs, streams, place)
 
 
 def is_recorders(caller: FrameType | None) -> bool:

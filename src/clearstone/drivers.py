@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from clearstone import generators, streams
 from clearstone import run as runs
 from clearstone.callables import begin, default_run, holds_its_object, is_recorders, made_of, named, run_for
+from clearstone.callers import place_above
 from clearstone.proxies import wrapper_of
 from clearstone.run import SUSPENDED
 from clearstone.streams import PLAIN
@@ -26,7 +27,7 @@ from clearstone.streams import PLAIN
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
-    from clearstone.callables import Decoration, Kind
+    from clearstone.callables import Decoration, Given, Kind
 
 
 def driver(kind: Kind, decoration: Decoration) -> Callable[..., Any]:
@@ -177,30 +178,29 @@ class _Unstarted:
 
 
 def _coroutine(of: Decoration) -> Callable[..., Any]:
-    override = runs.override.get
+    override, serves = runs.override.get, of.site.replay == "serve"
 
     def call_async(wrapped: Any, instance: Any, args: Any, kwargs: Any) -> Any:
         if override() is SUSPENDED:
             return wrapped(*args, **kwargs)
-        function = made_of(wrapped, inspect.CO_COROUTINE)
+        place = place_above() if serves else None  # it begins where it is awaited
+        function, given = made_of(wrapped, inspect.CO_COROUTINE), (wrapped, instance, args, kwargs, place)
         if function is None:
-            return _awaited(of, partial(wrapped, *args, **kwargs), wrapped, instance, args, kwargs)
+            return _awaited(of, partial(wrapped, *args, **kwargs), given)
         start = _Unstarted(wrapped(*args, **kwargs))
-        return named(_awaited(of, start, wrapped, instance, args, kwargs), function)
+        return named(_awaited(of, start, given), function)
 
     return call_async
 
 
-async def _awaited(
-    of: Decoration, start: Callable[[], Any], wrapped: Any, instance: Any, args: Any, kwargs: Any
-) -> Any:
+async def _awaited(of: Decoration, start: Callable[[], Any], given: Given) -> Any:
     """Drive a coroutine: its call begins when it is first awaited, in the task that does it."""
     run = run_for(of.tracer)
     if run is None:
         return await start()
     call = None
     try:
-        call = begin(run, of, wrapped, instance, args, kwargs)
+        call = begin(run, of, *given)
     finally:
         if (call is None or call.answer is not None) and type(start) is _Unstarted:
             start.coroutine.close()  # not left to its end: a traceback may hold it until the collector comes
@@ -214,7 +214,7 @@ async def _awaited(
         call.raised(error)
         raise
     runs.leave(token, call)
-    return streams.returned(call, result, instance)
+    return streams.returned(call, result, given[1])
 
 
 async def _follow(call: runs.OpenCall, start: Callable[[], Coroutine[Any, Any, Any]]) -> Any:

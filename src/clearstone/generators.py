@@ -17,11 +17,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from clearstone import run as runs
 from clearstone.callables import begin, made_of, named, run_for
+from clearstone.callers import place_above
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Generator
 
-    from clearstone.callables import Decoration
+    from clearstone.callables import Decoration, Given
 
 
 class _Made(NamedTuple):
@@ -31,14 +32,14 @@ class _Made(NamedTuple):
         run: what becomes of the call.
         parent: the span it was made in.
         of: what its decorator knows.
-        given: what wrapt gave: wrapped, instance, args, kwargs.
+        given: the call.
         start: gives the user's generator.
     """
 
     run: runs.Run
     parent: runs.SpanAbove | None
     of: Decoration
-    given: tuple[Any, Any, Any, Any]
+    given: Given
     start: Callable[[], Any]
 
     def begin(self) -> runs.OpenCall:
@@ -61,11 +62,14 @@ def async_generator(of: Decoration) -> Callable[..., Any]:
 
 
 def _streaming(of: Decoration, flag: int, drive: Callable[[_Made], Any]) -> Callable[..., Any]:
+    serves = of.site.replay == "serve"
+
     def call_stream(wrapped: Any, instance: Any, args: Any, kwargs: Any) -> Any:
         run = run_for(of.tracer)
         if run is None:
             return wrapped(*args, **kwargs)
-        function, given = made_of(wrapped, flag), (wrapped, instance, args, kwargs)
+        place = place_above() if serves else None
+        function, given = made_of(wrapped, flag), (wrapped, instance, args, kwargs, place)
         if function is None:
             return drive(_Made(run, runs.current_span.get(), of, given, partial(wrapped, *args, **kwargs)))
         stream = wrapped(*args, **kwargs)

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
     from pathlib import Path
 
+    from clearstone.callers import Place
     from clearstone.span import Payload, Site, Span, Trace
 
 
@@ -40,7 +41,8 @@ STREAM, AWAITED = "clearstone.stream", "clearstone.awaited"
 class BoundCall:
     """A call about to be made: the site, the object it is bound to (None for a function), and its arguments.
 
-    `streams` says that it is a generator's, so that its outcome is a stream of chunks.
+    `streams` says that it is a generator's, so that its outcome is a stream of chunks, `place` where it is made (None
+    where that is known from the stack).
     """
 
     site: Site
@@ -48,6 +50,7 @@ class BoundCall:
     args: tuple[Any, ...]
     kwargs: Mapping[str, Any]
     streams: bool = False
+    place: Place | None = None
 
 
 class Pace(Protocol):
@@ -123,10 +126,19 @@ class OpenCall(Protocol):
 class Run(Protocol):
     """What becomes of decorated calls."""
 
-    def begin(
-        self, site: Site, instance: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any], streams: bool = False, /
+    def begin(  # noqa: PLR0917 - by name they would cost more
+        self,
+        site: Site,
+        instance: Any,
+        args: tuple[Any, ...],
+        kwargs: Mapping[str, Any],
+        streams: bool = False,
+        place: Place | None = None,
+        /,
     ) -> OpenCall:
         """Open a call; the arguments are `BoundCall`'s fields, not packed: this is on the way of every call.
+
+        `place` is where it is made; None where that is where whoever asks was called.
 
         Raises:
             ReplayError: when a replay has no answer and must not call either.

@@ -193,6 +193,7 @@ class Span:
     Times are nanoseconds since the epoch. `observed_ns` is when this value was taken of an open span. `order` counts
     span starts within one process and breaks ties of the clock. `instance` names the object a method was called on
     (``module:Class#3``, the third object of that process). `interrupted` says that the process died before the end.
+    `called_at` is the line of the code that made a served call, ``file:line``; empty where nobody is known to have.
     """
 
     trace_id: str
@@ -216,6 +217,7 @@ class Span:
     outcome: Outcome | None = field(default=None, repr=False)
     instance: str = ""
     interrupted: bool = False
+    called_at: str = ""
 
     @property
     def values(self) -> tuple[Payload | None, Payload | None, Payload | None, Payload | None]:

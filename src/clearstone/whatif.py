@@ -17,6 +17,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from clearstone import nondet, run
+from clearstone.callers import place_here
 from clearstone.codec.payload import safe_repr
 from clearstone.errors import BeyondRecord, ConfigurationError, ReplayDivergence, ReplayError, ReplayExhausted
 from clearstone.record.live_span import LiveSpan
@@ -28,6 +29,7 @@ from clearstone.run import PASSING
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
 
+    from clearstone.callers import Place as CallPlace
     from clearstone.replay.ledger import Ledger
     from clearstone.replay.match import Book, Made
     from clearstone.replay.places import Place
@@ -167,22 +169,30 @@ class ForkedReplay(Replay):
         self.awaited = {changes.at, *changes.responses} - {""}
         """Recorded calls that something is to be changed at, and that were not come to."""
 
-    def begin(
-        self, site: Site, instance: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any], streams: bool = False, /
+    def begin(  # noqa: PLR0917 - as `run.Run`
+        self,
+        site: Site,
+        instance: Any,
+        args: tuple[Any, ...],
+        kwargs: Mapping[str, Any],
+        streams: bool = False,
+        place: CallPlace | None = None,
+        /,
     ) -> OpenCall:
         """Answer a call, let it run again, or make it, and record it (see `Replay.begin`)."""
         replayed: OpenCall | None = None
+        place = place or place_here()  # neither half is called by who makes the call
         if not self.is_live:
             try:
-                replayed = super().begin(site, instance, args, kwargs, streams)
+                replayed = super().begin(site, instance, args, kwargs, streams, place)
             except _GoesLive:
                 self.go_live()
             if replayed is PASSING:
                 return replayed
         if replayed is None and site.replay == "serve":
-            self._enter(self.made(run.BoundCall(site, instance, args, kwargs, streams)), None, "live")
+            self._enter(self.made(run.BoundCall(site, instance, args, kwargs, streams, place)), None, "live")
         with nondet.real_entropy():
-            call: Any = self._recording.begin(site, instance, args, kwargs, streams)
+            call: Any = self._recording.begin(site, instance, args, kwargs, streams, place)
         if not isinstance(call, RecordedCall):  # the recorder had a fault
             return replayed if replayed is not None else call
         if replayed is not None and replayed.answer is not None:

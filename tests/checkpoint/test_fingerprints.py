@@ -532,6 +532,59 @@ def test_what_was_edited_after_its_import_has_no_source(load: Any, old: str, new
     assert all(bool(each.tree) == bool(each.source) for each in found.values())
 
 
+# --- single lines ----------------------------------------------------------------------------------------------------
+
+
+def line_at(module: ModuleType, text: str, lines: str = BEFORE) -> str:
+    """Return the place of the one line that is `text`, as the module was loaded from `lines`."""
+    (number,) = [number for number, line in enumerate(lines.split("\n"), 1) if line.strip() == text]
+    return f"{module.__file__}:{number}"
+
+
+def test_a_line_of_a_function_is_found_by_its_place(load: Any) -> None:
+    module = load(BEFORE)
+    found = taken(module, RUN)
+    for name, text in {
+        RUN: "return tidy(goal), self.plan(goal), (lambda: 1)()",
+        ASK: '@traced(span_type="llm")',
+        "fp_agent:Agent.plan": "return [one(n) for n in range(depth)]",
+    }.items():
+        place = line_at(module, text)
+        assert {other: each.line(place) for other, each in found.items() if each.line(place)} == {name: text}
+
+
+@pytest.mark.parametrize("place", ["", "x", "x:1", "{file}:", "{file}:one", "{file}:1", "{file}:9999", "{file}:-3"])
+def test_what_is_no_line_of_a_function_is_not_found(load: Any, place: str) -> None:
+    module = load(BEFORE)
+    assert not any(each.line(place.format(file=module.__file__)) for each in taken(module, RUN).values())
+
+
+MOVED = {
+    "lines above": ("import functools", "import functools\n\n\n", "return text.strip()"),
+    "a comment in another": ("while True:", "# more\n        while True:", "return text.strip()"),
+    "a comment in it": ("    return text.strip()", "    # more\n    return text.strip()", ""),
+}
+
+
+@pytest.mark.parametrize(("old", "new", "line"), MOVED.values(), ids=MOVED)
+def test_lines_are_those_of_what_ran_or_none(load: Any, old: str, new: str, line: str) -> None:
+    module = load(BEFORE)
+    place = line_at(module, "return text.strip()")
+    load.write(BEFORE.replace(old, new))
+    found = taken(module)[TIDY]
+    assert found.source, "its code is the same"
+    assert found.line(place) == line
+
+
+def test_a_line_of_a_function_with_a_secret_is_shown_without_it(load: Any) -> None:
+    text = f'def ask(text): return text\ndef run():\n    key = "{KEY}"\n    return ask(key)\n'
+    module = load(text)
+    found = taken(module, "fp_agent:run")["fp_agent:run"]
+    assert found.line(f"{module.__file__}:4") == "return ask(key)"
+    assert "key = " in found.line(f"{module.__file__}:3")
+    assert KEY not in found.line(f"{module.__file__}:3")
+
+
 def test_a_file_that_is_large_or_no_text_is_not_read(load: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     module = load(BEFORE)
     load.write("# more\n").write_bytes(b"# \xff")
@@ -714,6 +767,13 @@ def test_a_fault_is_said_and_costs_the_fingerprints_alone(capsys: pytest.Capture
 
 
 # --- in a file -------------------------------------------------------------------------------------------------------
+
+
+def test_fingerprints_of_an_earlier_version_say_no_place(load: Any) -> None:
+    found = taken(load(BEFORE))[TIDY]
+    (said,) = json.loads(to_json([found]))
+    del said["at"]
+    assert from_json(json.dumps([said]).encode()) == (replace(found, at=""),)
 
 
 def test_fingerprints_come_back_from_json(load: Any) -> None:

@@ -256,7 +256,14 @@ class FakeRun:
     sites: list[str] = field(default_factory=list)
 
     def begin(
-        self, site: Site, instance: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any], streams: bool = False, /
+        self,
+        site: Site,
+        instance: Any,
+        args: tuple[Any, ...],
+        kwargs: Mapping[str, Any],
+        streams: bool = False,
+        place: Any = None,
+        /,
     ) -> run.OpenCall:
         self.sites.append(site.key.rpartition(":")[2])
         if site.replay == "run":

@@ -17,7 +17,7 @@ from clearstone.codec.exceptions import dump_exception, load_exception
 from clearstone.codec.redact import MARKER, Redactor, Rules
 from clearstone.codec.secrets import AMBIGUOUS_WORDS, PATTERNS, WHOLE_NAMES, WORDS, letters
 from clearstone.errors import ConfigurationError
-from clearstone.record.recording import INNOCENT_GAVE, INNOCENT_GIVEN
+from clearstone.record.sites_in_use import INNOCENT_GAVE, INNOCENT_GIVEN
 from clearstone.span import CLOUDPICKLE, CODEC_MASK, CODECS, PICKLE, REDACTED
 
 HEX = "0123456789abcdef"

@@ -49,13 +49,18 @@ def test_an_end_comes_back(
     assert layout.read(head + data + written(parts)) == layout.End(span, end_ns, kind, complete, status, gave, parts)
 
 
-@given(st.tuples(*[st.text()] * 7), st.integers(1, 2**31))
+@given(st.tuples(*[st.text()] * len(SiteRow._fields)), st.integers(1, 2**31))
 def test_a_site_comes_back_with_half_surrogates_written_out(texts: tuple[str, ...], number: int) -> None:
     row = SiteRow(*texts)
     read = layout.read(layout.site_record(number, row))
     assert isinstance(read, layout.SiteDefinition)
     assert read.number == number
     assert list(read.row) == [text.encode("utf-8", "backslashreplace").decode() for text in texts]
+
+
+def test_a_site_that_an_earlier_version_wrote_says_no_line() -> None:
+    record = layout.SITE.pack(layout.SITE_KIND, 0, 0, 3) + b'["m:f", "f", "llm", "serve", "INTERNAL", "", ""]'
+    assert layout.read(record) == layout.SiteDefinition(3, SiteRow("m:f", "f", "llm", "serve", "INTERNAL", "", "", ""))
 
 
 @given(st.binary(min_size=1, max_size=200))

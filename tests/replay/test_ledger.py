@@ -164,10 +164,10 @@ def test_an_entry_names_the_recorded_call_its_number_and_the_line_that_made_it()
 def test_counts_have_every_verdict_and_entries_are_json() -> None:
     engine, _ = replayed(failed(lambda: Agent().asks("a")))
     assert list(engine.ledger.counts()) == list(VERDICTS)
-    entry = LedgerEntry("reused", "m:f", "llm", 1, "0" * 16, "f.py:1", ("a",))
+    entry = LedgerEntry("reused", "m:f", "llm", 1, "0" * 16, "f.py:1", "f.py:2", ("a",))
     assert entry.as_json() == {
         "verdict": "reused", "call": "m.f", "span_type": "llm", "number": 1, "span_id": "0" * 16, "line": "f.py:1",
-        "told": ["a"],
+        "recorded_line": "f.py:2", "told": ["a"],
     }  # fmt: skip
 
 

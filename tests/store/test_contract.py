@@ -86,6 +86,7 @@ FULL = a_span(
         (Chunk(1_003, Payload("pickle", b"one")), Chunk(1_004, Payload("pickle", b""))),
         complete=False,
     ),
+    called_at="app.py:9",
 )
 
 
@@ -98,6 +99,13 @@ def test_a_span_with_nothing_comes_back_equal(store: TraceStore) -> None:
     span = Span(trace_id=T, span_id="5" * 16, parent_id=None, name="", start_ns=0, end_ns=0)
     write(store, [span])
     assert store.get_trace(T) == Trace(T, (span,))
+
+
+def test_spans_of_one_site_keep_the_places_they_were_made_in(store: TraceStore) -> None:
+    spans = [a_span(T, start_ns=n, site="app:ask", called_at=each) for n, each in enumerate(["a.py:1", "", "a.py:2"])]
+    write(store, spans)
+    write(store, [a_span(T, start_ns=9, site="app:ask", called_at="a.py:1")])
+    assert [span.called_at for span in store.get_trace(T)] == ["a.py:1", "", "a.py:2", "a.py:1"]
 
 
 def test_an_open_span_comes_back_open_with_the_time_so_far(store: TraceStore) -> None:

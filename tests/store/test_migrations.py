@@ -1,4 +1,4 @@
-"""A database of version 1 is read like a new one: every span comes back, and more can be recorded into it."""
+"""A database of an earlier version is read like a new one: every span comes back, and more can be recorded into it."""
 
 from __future__ import annotations
 
@@ -197,3 +197,54 @@ def test_several_may_open_an_old_database_at_once(tmp_path: Path) -> None:
     for thread in threads:
         thread.join()
     assert seen == [500] * 4
+
+
+# --- version 2 -------------------------------------------------------------------------------------------------------
+
+SITES_2 = """
+CREATE TABLE sites (
+    id INTEGER PRIMARY KEY, key TEXT NOT NULL, name TEXT NOT NULL, span_type TEXT NOT NULL, replay TEXT NOT NULL,
+    kind TEXT NOT NULL, tracer_name TEXT NOT NULL, tracer_version TEXT NOT NULL,
+    UNIQUE (key, name, span_type, replay, kind, tracer_name, tracer_version)
+)
+"""
+"""What version 3 has another table for; all others are the same."""
+
+
+def version_2(path: Path, spans: Iterable[Span]) -> Path:
+    """Write a database as version 2 did."""
+    with closing(SQLiteTraceStore(path)) as store:
+        store.apply(batch_of(spans))
+    with closing(sqlite3.connect(path)) as db, db:
+        db.execute("ALTER TABLE sites RENAME TO new_sites")
+        db.execute(SITES_2)
+        columns = "id, key, name, span_type, replay, kind, tracer_name, tracer_version"
+        db.execute(f"INSERT INTO sites SELECT {columns} FROM new_sites")  # noqa: S608 - constants
+        db.execute("DROP TABLE new_sites")
+        db.execute("PRAGMA user_version = 2")
+    return path
+
+
+@settings(deadline=None, max_examples=20)
+@given(spans=old_spans())
+def test_every_span_of_version_2_comes_back(tmp_path_factory: pytest.TempPathFactory, spans: list[Span]) -> None:
+    path = version_2(tmp_path_factory.mktemp("old") / "traces.db", spans)
+    expected = MemoryTraceStore()
+    expected.apply(batch_of(spans))
+    with closing(SQLiteTraceStore(path, create=False)) as store:
+        for each in expected.traces():
+            found, known = store.get_trace(each.trace_id), expected.get_trace(each.trace_id)
+            assert [replace(span, observed_ns=0) for span in found] == [replace(span, observed_ns=0) for span in known]
+
+
+def test_a_database_of_version_2_takes_the_places_of_calls_from_then_on(tmp_path: Path) -> None:
+    path = version_2(tmp_path / "traces.db", [SPAN])
+    more = replace(SPAN, span_id="6" * 16, start_ns=3, called_at="agent.py:7")
+    with closing(SQLiteTraceStore(path)) as store:
+        store.apply(batch_of([more]))
+        assert store.get_trace("7" * 32).spans == (SPAN, more)
+    with closing(sqlite3.connect(path)) as db:
+        assert db.execute("PRAGMA user_version").fetchone() == (schema.VERSION,)
+        tables = "SELECT sql FROM sqlite_schema WHERE name LIKE '%sites%' AND sql IS NOT NULL"
+        (made,) = db.execute(tables).fetchone()
+    assert made == next(each for each in schema.statements() if "TABLE sites" in each)

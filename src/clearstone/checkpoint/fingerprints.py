@@ -56,12 +56,22 @@ class Fingerprint:
         code: hash of its code object; empty for a class, and for code that was rewritten when it was imported.
         tree: hash of its syntax tree, a class's without the functions in it; empty where its source is not known.
         source: its text, without secrets; empty where it is not known to be what ran.
+        at: ``file:line`` of the first line of `source`; empty where its lines are not those of the file one by one.
     """
 
     name: str
     code: str
     tree: str
     source: str = field(repr=False)
+    at: str = ""
+
+    def line(self, place: str) -> str:
+        """Return a line of the source by its place, ``file:line``; empty where it is none of it."""
+        (file, _, number), (own, _, first) = place.rpartition(":"), self.at.rpartition(":")
+        if file != own or not (number.isdecimal() and first.isdecimal()):
+            return ""
+        lines, offset = self.source.split("\n"), int(number) - int(first)
+        return lines[offset].strip() if 0 <= offset < len(lines) else ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,13 +163,13 @@ class _Memory:
     """What is known of functions and classes while they live; by identity, as a metaclass may hash in its own way."""
 
     def __init__(self) -> None:
-        self._known: dict[int, tuple[Any, tuple[Any, ...], tuple[str, str, str]]] = {}
+        self._known: dict[int, tuple[Any, tuple[Any, ...], tuple[str, str, str, str]]] = {}
 
-    def get(self, thing: Thing, valid: tuple[Any, ...]) -> tuple[str, str, str] | None:
+    def get(self, thing: Thing, valid: tuple[Any, ...]) -> tuple[str, str, str, str] | None:
         _, then, told = self._known.get(id(thing), (None, (), None))
         return told if then == valid else None
 
-    def put(self, thing: Thing, valid: tuple[Any, ...], told: tuple[str, str, str]) -> None:
+    def put(self, thing: Thing, valid: tuple[Any, ...], told: tuple[str, str, str, str]) -> None:
         key = id(thing)
         self._known[key] = weakref.ref(thing, lambda _: self._known.pop(key, None)), valid, told
 
@@ -174,9 +184,14 @@ def _fingerprint(name: str, thing: Thing, sources: Sources) -> Fingerprint:
     told = _memory.get(thing, valid)
     if told is None:
         piece = sources.piece_of(thing)
-        told = (hash_of_function(thing) if type(thing) is FunctionType else "", piece.tree, piece.source)
+        code = hash_of_function(thing) if type(thing) is FunctionType else ""
+        told = (code, piece.tree, piece.source, _begin(thing, piece.first_line))
         _memory.put(thing, valid, told)
     return Fingerprint(name, *told)
+
+
+def _begin(thing: Thing, first_line: int) -> str:
+    return f"{thing.__code__.co_filename}:{first_line}" if type(thing) is FunctionType and first_line else ""
 
 
 # --- what changed ----------------------------------------------------------------------------------------------------
@@ -287,7 +302,7 @@ def from_json(data: bytes) -> tuple[Fingerprint, ...]:
 def _of_json(held: Any) -> Fingerprint:
     if type(held) is not dict:
         raise TypeError(f"a fingerprint is an object, not {type(held).__name__}")
-    texts = [held[name] for name in Fingerprint.__slots__]  # a later version may say more
+    texts = [*(held[name] for name in ("name", "code", "tree", "source")), held.get("at", "")]  # others may say more
     if any(type(each) is not str for each in texts):
         raise TypeError("a fingerprint has texts only")
     return Fingerprint(*texts)

@@ -47,10 +47,13 @@ class Piece:
     Args:
         tree: hash of its syntax tree, a class's without the functions in it; empty where its source is not known.
         source: its text, a class's likewise, without secrets.
+        first_line: which line of its file the text begins with, as what ran has it; 0 where the lines are not all there
+            one by one, as those of a class.
     """
 
     tree: str = ""
     source: str = ""
+    first_line: int = 0
 
 
 class Sources:
@@ -64,7 +67,10 @@ class Sources:
         file = self._file(_file_of(thing))
         try:
             node = None if file is None else file.function(thing) if type(thing) is FunctionType else file.cls(thing)
-            return Piece() if file is None or node is None else Piece(hash_of_tree(_alone(node)), file.text_of(node))
+            if file is None or node is None:
+                return Piece()
+            text = file.text_of(node)
+            return Piece(hash_of_tree(_alone(node)), text, file.first_line(thing, node, text))
         except (RecursionError, MemoryError):  # an expression of a thousand terms
             return Piece()
 
@@ -149,10 +155,22 @@ class _File:
 
     def function(self, function: FunctionType) -> _Function | None:
         """Return the tree of a function; None where the file has it no more, or several that could be it."""
-        code = function.__code__
-        same = [each for each in self._codes.get(code.co_qualname, ()) if hash_of_code(each) == hash_of_code(code)]
+        code, same = function.__code__, self._same(function.__code__)
         nodes = self._functions.get((same[0].co_firstlineno, code.co_name), []) if len(same) == 1 else []
         return nodes[0] if len(nodes) == 1 and _has_defaults(function, nodes[0].args) else None
+
+    def _same(self, code: CodeType) -> list[CodeType]:
+        return [each for each in self._codes.get(code.co_qualname, ()) if hash_of_code(each) == hash_of_code(code)]
+
+    def first_line(self, thing: Thing, node: _Definition, text: str) -> int:
+        """Return which line the text of a function begins with where it ran (see `Piece`).
+
+        The file may have moved since, and comments come and go: lines count from where it begins, if they are alike.
+        """
+        if type(thing) is not FunctionType or text.count("\n") + 1 != len(_lines_of(node)):
+            return 0
+        (found,), code = self._same(thing.__code__), thing.__code__
+        return code.co_firstlineno if _have_the_same_lines(found, code) else 0
 
     def cls(self, cls: type) -> ast.ClassDef | None:
         """Return the tree of a class; likewise."""
@@ -189,6 +207,15 @@ def _first_line(node: _Definition) -> int:
 
 def _lines_of(node: _Definition) -> range:
     return range(_first_line(node), (node.end_lineno or node.lineno) + 1)
+
+
+def _have_the_same_lines(one: CodeType, other: CodeType) -> bool:
+    """Whether two codes that do the same do it in the same lines, counted from where they begin."""
+    inside = ([each for each in code.co_consts if type(each) is CodeType] for code in (one, other))
+    return one.co_linetable == other.co_linetable and all(
+        a.co_firstlineno - one.co_firstlineno == b.co_firstlineno - other.co_firstlineno and _have_the_same_lines(a, b)
+        for a, b in zip(*inside, strict=True)
+    )
 
 
 def _is_in(inner: _Definition, outer: _Definition) -> bool:

@@ -1,7 +1,8 @@
 """The spans of a trace as two sections of a checkpoint: a JSON table, and the payloads one after the other.
 
 Idea: the rows are those of a store (`clearstone.store.base.Batch`), with each payload as where it lies:
-``[form, offset, length, name]``.
+``[form, offset, length, name]``. The places that made the calls stand beside the sites: an earlier version passes over
+them.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
     from clearstone.span import Payload
 
-_PAYLOADS = 4
+_PAYLOADS, _OF_SITE = 4, SiteRow._fields.index("called_at")
 
 
 class _Pile:
@@ -45,7 +46,12 @@ def pack(trace: Trace) -> tuple[bytes, bytes]:
     """Return the table and the payloads of a trace."""
     batch, pile = rows.batch_of(trace), _Pile()
     table = [_packed(row, span, pile) for row, span in zip(batch.spans, trace, strict=True)]
-    return json.dumps({"sites": batch.sites, "spans": table}).encode(), b"".join(pile.parts)
+    held = {
+        "sites": [site[:_OF_SITE] for site in batch.sites],
+        "called_at": [site.called_at for site in batch.sites],
+        "spans": table,
+    }
+    return json.dumps(held).encode(), b"".join(pile.parts)
 
 
 def _packed(row: SpanRow, span: Span, pile: _Pile) -> dict[str, Any]:
@@ -67,6 +73,8 @@ def unpack(trace_id: str, table: bytes, payloads: bytes) -> Trace:
     """
     held = json.loads(table)
     sites, taken = [SiteRow(*site) for site in held["sites"]], _Taken(payloads)
+    if "called_at" in held:
+        sites = [site._replace(called_at=line) for site, line in zip(sites, held["called_at"], strict=True)]
     return Trace(trace_id, tuple(_unpacked(each, sites, taken) for each in held["spans"]))
 
 

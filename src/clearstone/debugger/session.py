@@ -344,7 +344,10 @@ class ReplayEngine:
         self._note_what_is_served(call)
         replay.follows = True
         replay.book = InferredBook(
-            replay.record, strict=self._strict is not False, changes=lambda: in_one_line(self._changes)
+            replay.record,
+            strict=self._strict is not False,
+            changes=lambda: in_one_line(self._changes),
+            quoted_then=self._source.quoted_then,
         )
         spans = served(self._below(call))
         self._require_decorated(spans)

@@ -65,7 +65,7 @@ class LiveSpan(Identified):
     failure: Failure | None = None
     chunks: list[tuple[int, int, bytes]] | None = None
     complete = True
-    instance = ""
+    instance = called_at = ""
     root: LiveSpan | RemoteSpan | None = None
     start_ns = 0
     end_ns: int | None = None
@@ -295,6 +295,7 @@ class LiveSpan(Identified):
             input=self.given(),
             outcome=self._outcome(),
             instance=self.instance,
+            called_at=self.called_at,
         )
 
     def others_on(self, instance: Any) -> tuple[str, ...]:

@@ -10,10 +10,12 @@ Invariant: a fault in here is counted and the user's call goes on: `begin` then 
 from __future__ import annotations
 
 from pickle import dumps as _dumps
+from sys import _getframe
 from time import perf_counter_ns, time_ns
 from typing import TYPE_CHECKING, Any
 
 from clearstone import run
+from clearstone.callers import NOWHERE
 from clearstone.codec import redact
 from clearstone.codec.arguments import encode_arguments
 from clearstone.codec.payload import encode, is_suspicious, refuse_buffer
@@ -21,14 +23,16 @@ from clearstone.record import effects, faults, identity, layout
 from clearstone.record.identity import next_trace
 from clearstone.record.layout import PUBLISHED
 from clearstone.record.live_span import LiveSpan
-from clearstone.record.packed import ENDS, RETURNED, STARTS, pack_end, pack_start, start_head
+from clearstone.record.packed import ENDS, RETURNED, STARTS, pack_end, pack_start
+from clearstone.record.sites_in_use import SitesInUse
 from clearstone.span import PICKLE
-from clearstone.store.batch import SiteRow
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from types import CodeType
 
-    from clearstone.codec.redact import Redactor
+    from clearstone.callers import Place
+    from clearstone.record.sites_in_use import SiteInUse
     from clearstone.record.tracer import Tracer
     from clearstone.span import Site
 
@@ -38,10 +42,6 @@ _trace_in_stock = identity.traces.pop
 MOST_CHUNK_BYTES = 1 << 20
 SCALARS = frozenset({type(None), bool, int, float, str, bytes})
 """Types that have no buffers."""
-
-INNOCENT_GIVEN, INNOCENT_GAVE = 25, 20
-"""A pickle of at most so many bytes names nothing of `__main__` and holds no secret: the arguments of ``f(pwd=1)`` take
-26, the result ``"://:p@"`` takes 21."""
 
 
 class Recording:
@@ -55,17 +55,37 @@ class Recording:
         self._tracer = tracer
         self._journal = tracer.journal
         self._limit = tracer.payload_limit
-        self._uses = tracer.journal.sites.cache()
+        self._sites = SitesInUse(tracer)
+        self._uses = self._sites.known
 
-    def begin(  # noqa: C901, PLR0912, PLR0915 - the way of every call: a function called in it is a tenth of it
-        self, site: Site, instance: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any], streams: bool = False, /
+    def begin(  # noqa: C901, PLR0912, PLR0915, PLR0917 - the way of every call: a function called in it is a tenth of it
+        self,
+        site: Site,
+        instance: Any,
+        args: tuple[Any, ...],
+        kwargs: Mapping[str, Any],
+        streams: bool = False,
+        place: Place | None = None,
+        /,
     ) -> run.OpenCall:
         """Open a span for a call; never raises for the recorder's sake."""
         begun = False
         try:
             use = self._uses.get(site.key)
             if use is None or use.site is not site or use.redactor is not redact._active:
-                use = self._use(site)
+                use = self._sites.begun(site)
+            if use.places is not None:
+                code: CodeType | None
+                if place is None:
+                    try:
+                        caller = _getframe(2)  # of what called this
+                        code, at = caller.f_code, caller.f_lasti
+                    except ValueError:  # nobody: the interpreter, at its exit
+                        code, at = NOWHERE
+                else:
+                    code, at = place
+                here = use.places.get(at)
+                use = here if here is not None and here.code is code else self._sites.at(use, (code, at))
             try:
                 form, data = PICKLE, _dumps((args, kwargs), 5, buffer_callback=refuse_buffer)
                 size = len(data)
@@ -143,35 +163,6 @@ class Recording:
             raise
         return call  # type: ignore[no-any-return]  # made without its class being called
 
-    def _use(self, site: Site) -> SiteInUse:
-        tracer = self._tracer
-        row = SiteRow(site.key, site.name, site.span_type, site.replay, "INTERNAL", tracer.name, tracer.version)
-        number = tracer.journal.sites.number(row)
-        part = b"" if number else layout.named_site_part(row)
-        use = SiteInUse(site, number, part, redact._active)
-        self._uses[site.key] = use
-        return use
-
-
-class SiteInUse:
-    """A site in one journal.
-
-    Args:
-        site: the site.
-        number: what stands for it in the journal.
-        part: what each start says instead, where there are too many sites for a number.
-        redactor: says which arguments are secrets by their parameter's name, and whether it wants to see every text.
-    """
-
-    def __init__(self, site: Site, number: int, part: bytes, redactor: Redactor) -> None:
-        self.site, self.part, self.redactor = site, part, redactor
-        self.top, self.below = start_head(number, layout.TOP), start_head(number)
-        self.hidden = redactor.secret_positions(site.parameters)
-        self.prepares = bool(site.boundary or site.attributes or site.record_effects)
-        every = redactor.reads_every_text
-        self.innocent_given, self.innocent_gave = (0, 0) if every else (INNOCENT_GIVEN, INNOCENT_GAVE)
-        self.given, self.gave, self.did, self.item = (f"{site.key} {what}" for what in ("given", "gave", "did", "item"))
-
 
 class RecordedCall(LiveSpan):
     """A call that is being recorded: an open span, and what a decorator reports to (see `clearstone.run.OpenCall`)."""
@@ -203,6 +194,11 @@ class RecordedCall(LiveSpan):
     def span_type(self) -> str:  # type: ignore[override]
         """The site's."""
         return self.site.span_type
+
+    @property
+    def called_at(self) -> str:  # type: ignore[override]
+        """The line that makes the call."""
+        return self.use.called_at
 
     def prepare(self, instance: Any, args: Any, kwargs: Any, streams: bool) -> bytes:
         """Set what only some calls have; return the parts of the start that say it."""

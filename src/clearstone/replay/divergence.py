@@ -5,6 +5,7 @@ The shape of the message follows vcrpy's: the closest recordings, what differs i
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from clearstone.errors import BeyondRecord, ReplayDivergence, ReplayError
@@ -21,27 +22,33 @@ HOW_TO_GO_ON = (
     "debug'; 'clearstone replay --no-strict' (strict=False) answers in the recorded order and lists what differs."
 )
 
+Quoting = Callable[[str], str]
+"""Gives the source of a line, behind a colon; nothing where it is not known."""
+
 LOOKED_AT, SHOWN = 20, 3
 """Unused calls that are compared with a refused one, and how many of them are told."""
 
 
-def refusal(made: Made, record: RecordedCalls, changes: str) -> ReplayError:
+def refusal(made: Made, record: RecordedCalls, changes: str, quoted_then: Quoting) -> ReplayError:
     """Return the error for a call that finds no recorded one.
 
     Args:
         made: the call.
         record: the recorded calls.
         changes: what of the code has changed since, in one line; empty for nothing.
+        quoted_then: gives the source of a recorded line, behind a colon.
     """
     site = made.call.site
     recorded, left = record.recorded(site.key), record.left(site.key)
     if left:
-        return ReplayDivergence("\n".join([*_diverged(made, record, recorded, left), *_footer(changes)]))
+        return ReplayDivergence("\n".join([*_diverged(made, record, recorded, left, quoted_then), *_footer(changes)]))
     sentence = f"{_called(made)} was called {made.number} time(s); the record holds {len(recorded)}."
-    others = sorted({span.site.replace(":", ".", 1) for span in record.all_left() if span.replay == "serve"})
+    others = {span.site: span for span in reversed(record.all_left()) if span.replay == "serve"}
     if others:
-        told = f"{sentence} Recorded but not called yet: {', '.join(others)}. The code took another way."
-        return ReplayDivergence("\n".join([told, *_place(made), *_footer(changes)]))
+        names = ", ".join(site.replace(":", ".", 1) for site in sorted(others))
+        told = f"{sentence} Recorded but not called yet: {names}. The code took another way."
+        nearest = min(others.values(), key=lambda span: (span.start_ns, span.order))
+        return ReplayDivergence("\n".join([told, *_place(made), *_next(nearest, quoted_then), *_footer(changes)]))
     return BeyondRecord(
         "\n".join(
             [
@@ -56,14 +63,17 @@ def _called(made: Made) -> str:
     return made.call.site.target
 
 
-def _diverged(made: Made, record: RecordedCalls, recorded: list[Span], left: list[Span]) -> list[str]:
+def _diverged(
+    made: Made, record: RecordedCalls, recorded: list[Span], left: list[Span], quoted_then: Quoting
+) -> list[str]:
     lines = [
         f"call {made.number} of {_called(made)} differs from every unused one of its {len(recorded)} recorded call(s):",
         *_place(made),
     ]
     compared = [(span, arguments.told_differences(span, made.call)) for span in left[:LOOKED_AT]]
     for span, differences in sorted(compared, key=lambda each: len(each[1]) or LOOKED_AT)[:SHOWN]:
-        lines += [f"  {span.name} ({span.span_id}):", *(f"    {each}" for each in differences or [_elsewhere(span)])]
+        told = [*_place_then(span, quoted_then), *(differences or [_elsewhere(span)])]
+        lines += [f"  {span.name} ({span.span_id}):", *(f"    {each}" for each in told)]
     if len(left) > SHOWN:
         lines.append(f"  and {len(left) - SHOWN} more")
     unused = {span.span_id for span in left}
@@ -79,6 +89,14 @@ def _elsewhere(span: Span) -> str:
 
 def _place(made: Made) -> list[str]:
     return [f"  now at {made.line}{quoted(made.line)}"] if made.line else []
+
+
+def _place_then(span: Span, quoted_then: Quoting) -> list[str]:
+    return [f"recorded at {span.called_at}{quoted_then(span.called_at)}"] if span.called_at else []
+
+
+def _next(span: Span, quoted_then: Quoting) -> list[str]:
+    return [f"  {span.name} ({span.span_id}) was {each}" for each in _place_then(span, quoted_then)]
 
 
 def _footer(changes: str) -> list[str]:

@@ -15,13 +15,13 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from clearstone import nondet, run
+from clearstone.callers import line_here, line_of
 from clearstone.codec import payload
 from clearstone.errors import BeyondRecord, ReplayError, ReplayExhausted
 from clearstone.replay import arguments
 from clearstone.replay.effects import Effects
 from clearstone.replay.guard import Guard
 from clearstone.replay.ledger import TOLD, VERDICT, LedgerEntry, OpenLedger
-from clearstone.replay.lines import made_at
 from clearstone.replay.match import Made
 from clearstone.replay.pace import Pace, timed
 from clearstone.replay.recorded import RecordedCalls
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     import contextlib
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
+    from clearstone.callers import Place
     from clearstone.codec.payload import Definitions
     from clearstone.replay.ledger import Ledger, Verdict
     from clearstone.replay.match import Book, Served
@@ -108,15 +109,22 @@ class Replay:
 
     # --- the calls of the user's code --------------------------------------------------------------------------------
 
-    def begin(
-        self, site: Site, instance: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any], streams: bool = False, /
+    def begin(  # noqa: PLR0917 - see `Run`
+        self,
+        site: Site,
+        instance: Any,
+        args: tuple[Any, ...],
+        kwargs: Mapping[str, Any],
+        streams: bool = False,
+        place: Place | None = None,
+        /,
     ) -> OpenCall:
         """Answer a served call, let any other run again.
 
         Raises:
             ReplayError: a served call has no recorded outcome, or an earlier one had none.
         """
-        call = BoundCall(site, instance, args, kwargs, streams)
+        call = BoundCall(site, instance, args, kwargs, streams, place)
         if getattr(self.above(), "is_live", False):  # what a live call calls is live too
             self._enter(self.made(call), None, "live")
             return LiveCall(self)
@@ -144,7 +152,7 @@ class Replay:
         """Return a call with its number and its place."""
         above = self.above()
         step = above.recorded if isinstance(above, Step) and above.replay is self else ""
-        return Made(call, step, self._ledger.number(call.site.key), made_at())
+        return Made(call, step, self._ledger.number(call.site.key), _line(call))
 
     def answered(self, made: Made, find: Callable[[Made], Served], attempted: Callable[[Made], object]) -> Answer:
         """Return what `find` gives; a refusal of it, or an earlier one, is raised.
@@ -215,7 +223,8 @@ class Replay:
 
     def _enter(self, made: Made, span: Span | None, verdict: Verdict, told: tuple[str, ...] = ()) -> list[Any]:
         site, span_id = made.call.site, span.span_id if span is not None else ""
-        return self._ledger.enter(verdict, site.key, site.span_type, made.number, span_id, made.line, told)
+        then = span.called_at if span is not None else ""
+        return self._ledger.enter(verdict, site.key, site.span_type, made.number, span_id, made.line, then, told)
 
     def _up_to_the_end(self, chunks: Iterable[Any]) -> Iterator[Any]:
         yield from chunks
@@ -285,7 +294,12 @@ class Replay:
 
 def _left(span: Span, number: int) -> LedgerEntry:
     verdict: Verdict = "unused" if span.outcome is not None else "interrupted"
-    return LedgerEntry(verdict, span.site or span.name, span.span_type, number, span.span_id)
+    site = span.site or span.name
+    return LedgerEntry(verdict, site, span.span_type, number, span.span_id, recorded_line=span.called_at)
+
+
+def _line(call: BoundCall) -> str:
+    return line_of(call.place) if call.place is not None else line_here()
 
 
 def _verdict(error: ReplayError) -> Verdict:

@@ -49,6 +49,7 @@ class LedgerEntry:
             0 for a hand-written span that was not come to.
         span_id: of the recorded call; empty where there is none.
         line: ``file:line`` of the code that made it now; empty where it was not made.
+        recorded_line: ``file:line`` of the code that made it when it was recorded; of served calls only.
         told: what is to be said of it, a sentence each: what differs, why it was refused.
     """
 
@@ -58,6 +59,7 @@ class LedgerEntry:
     number: int = 0
     span_id: str = ""
     line: str = ""
+    recorded_line: str = ""
     told: tuple[str, ...] = ()
 
     @property
@@ -74,6 +76,7 @@ class LedgerEntry:
             "number": self.number,
             "span_id": self.span_id or None,
             "line": self.line or None,
+            "recorded_line": self.recorded_line or None,
             "told": list(self.told),
         }
 
@@ -120,7 +123,7 @@ class Ledger:
         return " · ".join(f"{each} {found[each]}" for each in shown)
 
 
-VERDICT, TOLD = 0, 6
+VERDICT, TOLD = 0, 7
 """Places of two fields of an entry."""
 
 

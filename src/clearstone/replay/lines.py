@@ -1,4 +1,4 @@
-"""The line of the user's code that is making a call."""
+"""The line of the user's code that is doing something, and who asks for it (see also `clearstone.callers`)."""
 
 from __future__ import annotations
 
@@ -7,33 +7,15 @@ import linecache
 import os
 import sys
 import sysconfig
-from pathlib import Path
 from typing import TYPE_CHECKING
 
+from clearstone.callers import OURS
+
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from types import FrameType
 
-_OURS = str(Path(__file__).parents[1]) + os.sep
-_DRIVERS = f"{_OURS}debugger{os.sep}"
-
-
-def made_at() -> str:
-    """Return ``file:line`` of the innermost frame that is neither ours nor the standard library's.
-
-    Empty for a task that the event loop starts, and for the call that the replay itself makes: nobody is above it.
-    """
-    frame: FrameType | None = sys._getframe(1)
-    while frame is not None:
-        file = frame.f_code.co_filename
-        if not _is_passed(file):
-            return f"{file}:{frame.f_lineno}"
-        frame = frame.f_back if not file.startswith(_DRIVERS) else None
-    return ""
-
-
-@functools.cache
-def _is_passed(file: str) -> bool:
-    return file.startswith((_OURS, *_STANDARD)) or f"{os.sep}wrapt{os.sep}" in file
+    from clearstone.checkpoint.fingerprints import Fingerprint
 
 
 def users_line() -> str:
@@ -54,7 +36,7 @@ def asked_by_us() -> bool:
         frame = frame.f_back
     while frame is not None and frame.f_code.co_filename.startswith(_STANDARD):
         frame = frame.f_back
-    return frame is None or frame.f_code.co_filename.startswith(_OURS)
+    return frame is None or frame.f_code.co_filename.startswith(OURS)
 
 
 def is_import() -> bool:
@@ -68,7 +50,7 @@ def is_import() -> bool:
 @functools.cache
 def is_installed(file: str) -> bool:
     """Whether a file belongs to Python, to an installed package, or to Clearstone."""
-    return file.startswith((_OURS, *_STANDARD)) or f"{os.sep}site-packages{os.sep}" in file
+    return file.startswith((OURS, *_STANDARD)) or f"{os.sep}site-packages{os.sep}" in file
 
 
 def _standard() -> tuple[str, ...]:
@@ -77,7 +59,28 @@ def _standard() -> tuple[str, ...]:
 
 
 _STANDARD = ("<frozen", *_standard())
-_GUARD = f"{_OURS}replay{os.sep}guard.py"
+_GUARD = f"{OURS}replay{os.sep}guard.py"
+
+
+def quoted_then(line: str, code: Iterable[Fingerprint], since_ns: int) -> str:
+    """Return the source of a line as it was when it was recorded, behind a colon; nothing where that is not known.
+
+    Args:
+        line: ``file:line``.
+        code: what the checkpoint holds of the source.
+        since_ns: when the recording began: what is in no function there is read from the file, if it is older.
+    """
+    source = next(filter(None, (each.line(line) for each in code)), "")
+    return f": {source}" if source else quoted(line) if _is_older(line.rpartition(":")[0], since_ns) else ""
+
+
+def _is_older(file: str, than_ns: int) -> bool:
+    try:
+        changed_ns = os.stat(file).st_mtime_ns  # noqa: PTH116 - a name of code need not be a path
+    except (OSError, ValueError):
+        return False
+    linecache.checkcache(file)
+    return changed_ns < than_ns
 
 
 def quoted(line: str) -> str:

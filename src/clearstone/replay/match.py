@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from clearstone.errors import BeyondRecord, ReplayError, UnservableOutcome
 from clearstone.replay import arguments, divergence, outcomes
+from clearstone.replay.lines import quoted
 from clearstone.run import Answer
 
 if TYPE_CHECKING:
@@ -93,12 +94,21 @@ class InferredBook:
         record: the recorded calls.
         strict: whether other arguments than any recorded call's are refused; else the next one of the site is given.
         changes: says in one line what of the code has changed since.
+        quoted_then: gives the source of a recorded line, behind a colon.
     """
 
-    def __init__(self, record: RecordedCalls, *, strict: bool = True, changes: Callable[[], str] = str) -> None:
+    def __init__(
+        self,
+        record: RecordedCalls,
+        *,
+        strict: bool = True,
+        changes: Callable[[], str] = str,
+        quoted_then: Callable[[str], str] = quoted,
+    ) -> None:
         self._record = record
         self._strict = strict
         self._changes = changes
+        self._quoted_then = quoted_then
 
     def answer(self, made: Made) -> Served:
         """Return the outcome recorded for a call (see `Book.answer`)."""
@@ -140,10 +150,10 @@ class InferredBook:
             ReplayError: there is none, or arguments must be the same.
         """
         if self._strict:
-            raise divergence.refusal(made, self._record, self._changes())
+            raise divergence.refusal(made, self._record, self._changes(), self._quoted_then)
         span = self._record.take_next(made.call.site.key, made.step)
         if span is None:
-            raise divergence.refusal(made, self._record, self._changes())
+            raise divergence.refusal(made, self._record, self._changes(), self._quoted_then)
         return span
 
 

@@ -27,6 +27,7 @@ from clearstone.codec import payload
 from clearstone.codec.payload import main_file
 from clearstone.errors import ReplayError, TargetError
 from clearstone.nearest import nearest
+from clearstone.replay.lines import quoted_then
 from clearstone.span import MAIN_ALIAS, MAIN_NAMES
 
 if TYPE_CHECKING:
@@ -130,6 +131,11 @@ class Source:
         """
         checkpoint = self._checkpoint
         return changed_since(checkpoint.code, checkpoint.environment.python_minor, {"__main__": self._main})
+
+    def quoted_then(self, line: str) -> str:
+        """Return the source of a recorded line (see `clearstone.replay.lines.quoted_then`)."""
+        trace = self._checkpoint.trace
+        return quoted_then(line, self._checkpoint.code, trace.spans[0].start_ns if trace.spans else 0)
 
     def _named(self, module_name: str, qualname: str, what: str) -> Any:
         try:

@@ -27,7 +27,7 @@ class RawPayload(NamedTuple):
 
 
 class SiteRow(NamedTuple):
-    """What the spans of one site share."""
+    """What the spans of one site share, those of a served one that are made in one place."""
 
     key: str
     name: str
@@ -36,6 +36,7 @@ class SiteRow(NamedTuple):
     kind: str
     tracer_name: str
     tracer_version: str
+    called_at: str = ""  # "file:line"
 
 
 class ProcessRow(NamedTuple):

@@ -58,8 +58,8 @@ _PAYLOAD_1 = "(SELECT inlined(codec, data) FROM old_payloads AS p WHERE p.span_i
 
 _COPIES_1 = (
     """
-    INSERT OR IGNORE INTO sites (key, name, span_type, replay, kind, tracer_name, tracer_version)
-    SELECT site, name, span_type, replay, kind, tracer_name, tracer_version FROM old_spans
+    INSERT OR IGNORE INTO sites (key, name, span_type, replay, kind, tracer_name, tracer_version, called_at)
+    SELECT site, name, span_type, replay, kind, tracer_name, tracer_version, '' FROM old_spans
     """,
     f"""
     INSERT INTO spans
@@ -89,4 +89,14 @@ def _inlined(codec: str, data: bytes) -> bytes:
     return nobodys().name(form, data) + bytes((form,)) + data
 
 
-MIGRATIONS: dict[int, Callable[[sqlite3.Connection], None]] = {1: _from_1}
+def _from_2(db: sqlite3.Connection) -> None:
+    """Version 2 did not know where calls were made. What comes from version 1 has today's tables already."""
+    if any(name == "called_at" for _, name, *_ in db.execute("PRAGMA table_info(sites)")):
+        return
+    db.execute("ALTER TABLE sites RENAME TO old_sites")
+    db.execute(next(each for each in schema.statements() if each.startswith("CREATE TABLE sites ")))
+    db.execute("INSERT INTO sites SELECT *, '' FROM old_sites")
+    db.execute("DROP TABLE old_sites")
+
+
+MIGRATIONS: dict[int, Callable[[sqlite3.Connection], None]] = {1: _from_1, 2: _from_2}

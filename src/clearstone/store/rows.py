@@ -77,6 +77,7 @@ def span_of(
         outcome=_outcome(row, given, tuple(chunks)),
         instance=row.instance or "",
         interrupted=interrupted,
+        called_at=site.called_at,
     )
 
 
@@ -168,6 +169,7 @@ def _site_row(span: Span) -> SiteRow:
         span.kind.value,
         _text(span.tracer_name),
         _text(span.tracer_version),
+        _text(span.called_at),
     )
 
 

@@ -19,7 +19,7 @@ from clearstone.store.batch import ChunkRow, EndRow, SiteRow, SpanRow
 APPLICATION_ID = 0x434C5354
 """``CLST`` in ASCII: what makes a SQLite file a Clearstone trace database."""
 
-VERSION = 2
+VERSION = 3
 
 TABLES = """
 CREATE TABLE processes (           -- who recorded
@@ -31,7 +31,7 @@ CREATE TABLE processes (           -- who recorded
     started_ns INTEGER NOT NULL       -- when its journal began, nanoseconds since the epoch
 );
 
-CREATE TABLE sites (               -- what the spans of one decorated callable share
+CREATE TABLE sites (               -- what the spans of one decorated callable share; of a served one, of one place
     id             INTEGER PRIMARY KEY,
     key            TEXT NOT NULL,     -- module:qualname of the callable; '' for a hand-written span
     name           TEXT NOT NULL,     -- the spans' name
@@ -40,7 +40,8 @@ CREATE TABLE sites (               -- what the spans of one decorated callable s
     kind           TEXT NOT NULL,     -- OpenTelemetry's span kind
     tracer_name    TEXT NOT NULL,
     tracer_version TEXT NOT NULL,
-    UNIQUE (key, name, span_type, replay, kind, tracer_name, tracer_version)
+    called_at      TEXT NOT NULL DEFAULT '',  -- file:line of the code that makes the calls; '' where it is not known
+    UNIQUE (key, name, span_type, replay, kind, tracer_name, tracer_version, called_at)
 );
 
 CREATE TABLE spans (               -- recorded calls
