@@ -3,6 +3,6 @@
 from clearstone.nondet.carry import carried
 from clearstone.nondet.clock import VirtualClock
 from clearstone.nondet.clock import current as current_clock
-from clearstone.nondet.context import deterministic, run
+from clearstone.nondet.context import deterministic, keeping, run
 
-__all__ = ["VirtualClock", "carried", "current_clock", "deterministic", "run"]
+__all__ = ["VirtualClock", "carried", "current_clock", "deterministic", "keeping", "run"]

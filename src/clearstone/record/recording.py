@@ -148,7 +148,7 @@ class Recording:
         row = SiteRow(site.key, site.name, site.span_type, site.replay, "INTERNAL", tracer.name, tracer.version)
         number = tracer.journal.sites.number(row)
         part = b"" if number else layout.named_site_part(row)
-        use = SiteInUse(site, number, part, redact._active)
+        use = SiteInUse(site, number, part, redact._active, marks="random" in tracer.provider.kept)
         self._uses[site.key] = use
         return use
 
@@ -161,13 +161,15 @@ class SiteInUse:
         number: what stands for it in the journal.
         part: what each start says instead, where there are too many sites for a number.
         redactor: says which arguments are secrets by their parameter's name, and whether it wants to see every text.
+        marks: whether a call notes where the global generators stand.
     """
 
-    def __init__(self, site: Site, number: int, part: bytes, redactor: Redactor) -> None:
+    def __init__(self, site: Site, number: int, part: bytes, redactor: Redactor, *, marks: bool) -> None:
         self.site, self.part, self.redactor = site, part, redactor
         self.top, self.below = start_head(number, layout.TOP), start_head(number)
         self.hidden = redactor.secret_positions(site.parameters)
-        self.prepares = bool(site.boundary or site.attributes or site.record_effects)
+        self.marks = marks
+        self.prepares = bool(site.boundary or site.attributes or site.record_effects or marks)
         every = redactor.reads_every_text
         self.innocent_given, self.innocent_gave = (0, 0) if every else (INNOCENT_GIVEN, INNOCENT_GAVE)
         self.given, self.gave, self.did, self.item = (f"{site.key} {what}" for what in ("given", "gave", "did", "item"))
@@ -212,6 +214,10 @@ class RecordedCall(LiveSpan):
         if site.attributes:
             self.set_attributes(dict(site.attributes))
             parts = self._attribute_part()
+        if self.use.marks:
+            from clearstone.record import drawing  # where something is kept
+
+            drawing.started(self)
         if site.boundary:
             if self._begins_a_boundary(instance):
                 self.entry = True  # taken after the start is recorded
