@@ -53,6 +53,9 @@ class FakeSpan:
     def recording(self) -> run.Run:
         return run.SUSPENDED
 
+    def draws(self) -> None:
+        """Nothing of it is kept."""
+
     def ticket(self) -> run.Ticket:
         raise NotImplementedError
 

@@ -36,6 +36,9 @@ StreamKind = Literal["iterator", "async iterator"]
 STREAM, AWAITED = "clearstone.stream", "clearstone.awaited"
 """Attributes of spans whose call returned a stream that is no generator, or an awaitable from a plain function."""
 
+DRAWN = "clearstone.drawn"
+"""The attribute of spans that says what was drawn in their call (see `clearstone.nondet.drawn`)."""
+
 
 @dataclass(frozen=True, slots=True)
 class BoundCall:
@@ -170,6 +173,9 @@ class SpanAbove(Protocol):
     @property
     def recording(self) -> Run:
         """The Run that records into this span's provider."""
+
+    def draws(self) -> Any:
+        """Return whom to ask for what is drawn in it (see `clearstone.nondet.drawn.Draws`); None: nobody."""
 
     def ticket(self) -> Ticket:
         """Return what gives, in another process, a span to be below in this one's place."""

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from clearstone import nondet, run
@@ -24,12 +25,14 @@ from clearstone.record.live_span import LiveSpan
 from clearstone.record.recording import RecordedCall
 from clearstone.replay.engine import Replay, ServedCall
 from clearstone.replay.match import Served
+from clearstone.replay.steps import Step
 from clearstone.run import PASSING
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from clearstone.callers import Place as CallPlace
+    from clearstone.nondet.drawn import Draws, Kind, Log
     from clearstone.replay.ledger import Ledger
     from clearstone.replay.match import Book, Made
     from clearstone.replay.places import Place
@@ -289,6 +292,13 @@ class ForkedCall(RecordedCall):
         """Whether the guard leaves it alone."""
         return bool(getattr(self.inside, "is_live", False))
 
+    def draws(self) -> Any:
+        """Return what plays what was drawn in it, and keeps it where this fork's recorder does."""
+        log, step = super().draws(), self.inside
+        if not isinstance(step, Step) or getattr(step.replay, "is_live", False):
+            return log
+        return step.draws() if log is None else _PlayedAndKept(step.draws(), log)
+
     def streaming(self, kind: StreamKind) -> bool:
         """Expect the items of a stream."""
         self._follows = self.inside is not None and self.inside.streaming(kind)
@@ -326,6 +336,20 @@ class ForkedCall(RecordedCall):
             self.inside.closed()
         with nondet.real_entropy():
             super().closed()
+
+
+class _PlayedAndKept:
+    """Plays what was drawn, and keeps it once more (see `clearstone.nondet.drawn.Draws`)."""
+
+    def __init__(self, played: Draws, log: Log) -> None:
+        self._played = played
+        self._log = log
+        self.kinds = played.kinds
+
+    def drawn(self, kind: Kind, source: str, make: Callable[[], Any]) -> Any:
+        """Return the next value of a source."""
+        play = partial(self._played.drawn, kind, source, make)
+        return self._log.drawn(kind, source, play) if kind in self._log.kinds else play()
 
 
 class _RecordedPace:

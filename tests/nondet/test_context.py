@@ -344,5 +344,5 @@ def test_run_outside_a_context_is_refused() -> None:
 
 def test_the_lock_is_free_after_every_exit() -> None:
     with deterministic(start_ns=START, seed=b"seed"):
-        assert not context._installation._lock.locked()
-    assert not context._installation._lock.locked()
+        assert not context._clocks._lock.locked()
+    assert not context._clocks._lock.locked()

@@ -44,6 +44,8 @@ MOST_TOLD = 20
 MOST_NAMED = 5
 """Files, variables and the like that are named."""
 
+_AS_THEN = "configure(record=('random', 'uuid', 'time')) keeps those of the recording."
+
 _WORTH_TELLING = frozenset({"reused by order", "ambiguous", "changed", "live"})
 """Of what was refused the error tells."""
 
@@ -141,6 +143,7 @@ def outcome_json(
         "calls": [entry.as_json() for entry in engine.ledger],
         "written": list(engine.ledger.written),
         "unrecorded": list(engine.ledger.unrecorded),
+        "values": dict(engine.ledger.values),
     }
 
 
@@ -202,6 +205,8 @@ def tell_calls(ledger: Ledger) -> None:
         click.echo(f"  and {len(told) - MOST_TOLD} more; --json lists all")
     _tell_some("The replay changed files", ledger.written)
     _tell_some("Taken from today's machine, not from the record", ledger.unrecorded)
+    if "derived" in ledger.values["uuid"]:
+        click.echo(f"Values of uuid4, secrets and os.urandom: {ledger.values['uuid']}. {_AS_THEN}")
 
 
 def _tell_some(what: str, found: tuple[str, ...]) -> None:

@@ -3,7 +3,7 @@
 from clearstone.nondet.carry import carried
 from clearstone.nondet.clock import VirtualClock, real_time_ns
 from clearstone.nondet.clock import current as current_clock
-from clearstone.nondet.context import deterministic, go_live, real_entropy, run
+from clearstone.nondet.context import deterministic, go_live, keeping, real_entropy, run
 
 __all__ = [
     "VirtualClock",
@@ -11,6 +11,7 @@ __all__ = [
     "current_clock",
     "deterministic",
     "go_live",
+    "keeping",
     "real_entropy",
     "real_time_ns",
     "run",

@@ -32,13 +32,16 @@ from clearstone.errors import ConfigurationError
 from clearstone.nondet.polling import PollWatch
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
     from types import FrameType
 
 SECOND = 1_000_000_000
 MICROSECOND = 1_000
 DAY = 86_400 * SECOND
 EPOCH = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
+
+WALKING = frozenset({"monotonic", "perf_counter"})
+"""Steady clocks that go as the wall clock goes."""
 
 WALL_CLOCK = "the wall clock (time.time(), datetime.now())"
 
@@ -63,7 +66,9 @@ class VirtualClock:
     """
 
     # A re-entrant lock: a finalizer or a signal handler may read the clock in the middle of a read.
-    __slots__ = ("_ahead", "_live_ns", "_lock", "_moved", "_steady", "_ticks", "_wall", "_watch")
+    __slots__ = (
+        "_ahead", "_heard", "_live_ns", "_lock", "_moved", "_shifts", "_steady", "_ticks", "_wall", "_watch",
+    )  # fmt: skip
 
     def __init__(self, start_ns: int) -> None:
         self._wall = start_ns
@@ -72,6 +77,8 @@ class VirtualClock:
         self._ahead = 0
         self._ticks = 0
         self._live_ns: int | None = None
+        self._shifts: dict[str, int] = {}
+        self._heard: dict[str, int] = {}
         self._watch = PollWatch()
         self._lock = threading.RLock()
 
@@ -152,6 +159,33 @@ class VirtualClock:
         with self._lock:
             self.advance_ns(max(0, time_ns - self.time_ns()))
 
+    # --- of a record that holds what was read -------------------------------------------------------------------------
+
+    def align(self, time_ns: int, shown: Mapping[str, int]) -> None:
+        """Let the steady clocks count from where they did.
+
+        Args:
+            time_ns: a moment of the record, nanoseconds since the epoch.
+            shown: what each of them showed then, by its name in `time`.
+        """
+        steady = self._steady + time_ns - self._wall
+        self._shifts = {name: shown[name] - steady for name in shown}
+
+    def heard(self, name: str, moment: int) -> None:
+        """Go on from a moment that was read from the record: what is read from this clock next is later.
+
+        Args:
+            name: the clock's name in `time`.
+            moment: what it showed, in nanoseconds.
+        """
+        if name == "time":
+            self.follow(moment)
+            return
+        with self._lock:
+            if name in WALKING:  # the others count what a processor has done
+                self.follow(self.time_ns() + moment - self.monotonic_ns() - self._shifts.get(name, 0))
+            self._heard[name] = moment
+
     # --- what the dispatchers and the event loop read ----------------------------------------------------------------
 
     def loop_ns(self) -> int:
@@ -175,16 +209,27 @@ class VirtualClock:
             self._look(caller, "the event loop's time()")
             return self.loop_ns()
 
-    def read_steady(self, caller: FrameType, name: str) -> int:
-        """Add a microsecond and return the steady clocks, for code that polls if it does this too often.
+    def read_steady(self, caller: FrameType, shown: str, name: str) -> int:
+        """Add a microsecond and return a steady clock, for code that polls if it does this too often.
 
         Nothing is added where that would depend on which thread runs when (`_UNCOUNTED`).
+
+        Args:
+            caller: the frame that reads.
+            shown: what it reads, as a message shall name it.
+            name: the clock's name in `time`.
         """
         is_counted = caller.f_globals.get("__name__", "").partition(".")[0] not in _UNCOUNTED
         with self._lock:
-            self._look(caller, name)
+            self._look(caller, shown)
             self._ticks += MICROSECOND if is_counted and self._live_ns is None else 0
-            return self.monotonic_ns()
+            now = self.monotonic_ns()
+            if not is_counted or not (self._shifts or self._heard):
+                return now
+            now += self._shifts.get(name, 0)
+            if name in self._heard:
+                now = self._heard[name] = max(now, self._heard[name] + MICROSECOND)
+            return now
 
     def _look(self, caller: FrameType, name: str) -> None:
         if self._live_ns is None:  # else a loop that polls gets somewhere

@@ -1,7 +1,8 @@
 """Enter and leave: what `deterministic` sets for a context, and what it installs for the process.
 
 Idea: the context gets two variables, the process gets dispatchers that ask them. The dispatchers are installed when
-the first context is entered and removed when the last is left.
+the first context is entered and removed when the last is left. `keeping` has them installed for a recorder, which keeps
+what is drawn without any such context.
 
 Invariant: after the last exit nothing is patched, whatever was raised in between; everything is undone in the opposite
 order by one stack, and the next thing is undone although undoing one failed.
@@ -19,19 +20,29 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from clearstone.nondet import clock as clocks
 from clearstone.nondet import entropy as entropies
+from clearstone.nondet.drawn import KINDS
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine, Iterator
+    from collections.abc import Callable, Coroutine, Iterable, Iterator
+    from contextlib import AbstractContextManager
     from contextvars import ContextVar
+
+    from clearstone.nondet.drawn import Kind
+    from clearstone.nondet.patches import Patch
 
 Value = TypeVar("Value")
 Result = TypeVar("Result")
 
 
 class _Installation:
-    """The dispatchers, while at least one context is open."""
+    """Dispatchers, while at least one context is open.
 
-    def __init__(self) -> None:
+    Args:
+        install: puts them in place; returns what takes them away.
+    """
+
+    def __init__(self, install: Callable[[], contextlib.ExitStack]) -> None:
+        self._install = install
         self._lock = threading.Lock()
         self._contexts = 0
         self._removal = contextlib.ExitStack()
@@ -41,7 +52,7 @@ class _Installation:
         """Have the dispatchers in place inside the ``with``."""
         with self._lock:
             if not self._contexts:
-                self._removal = _install()
+                self._removal = self._install()
             self._contexts += 1
         try:
             yield
@@ -52,18 +63,48 @@ class _Installation:
                     self._removal.close()
 
 
-def _install() -> contextlib.ExitStack:
-    from clearstone.nondet import dispatch, loop, wall
-
+def _installed(patches: Iterable[Patch], more: Callable[[], AbstractContextManager[None]]) -> contextlib.ExitStack:
     with contextlib.ExitStack() as undo:
-        for patch in (*dispatch.patches(), *entropies.seed_patches(), *loop.patches()):
+        for patch in patches:
             undo.callback(patch.remove)
             patch.install()
-        undo.enter_context(wall.installed())
+        undo.enter_context(more())
         return undo.pop_all()
 
 
-_installation = _Installation()
+def _install_entropy() -> contextlib.ExitStack:
+    from clearstone.nondet import dispatch, uuids
+
+    patches = (*dispatch.entropy_patches(), *entropies.seed_patches())
+    return _installed(patches, lambda: uuids.installed(uuids.system_generator()))
+
+
+def _install_clocks() -> contextlib.ExitStack:
+    from clearstone.nondet import dispatch, loop, wall
+
+    return _installed((*dispatch.patches(), *loop.patches()), wall.installed)
+
+
+_entropy, _clocks = _Installation(_install_entropy), _Installation(_install_clocks)
+
+
+@contextlib.contextmanager
+def keeping(kinds: frozenset[Kind]) -> Iterator[None]:
+    """Have the dispatchers in place that ask spans for what is drawn (see `clearstone.nondet.drawn`).
+
+    Args:
+        kinds: what; for none of them nothing is put in place.
+
+    Raises:
+        ConfigurationError: time-machine cannot be used.
+        RuntimeError: freezegun holds the clock.
+    """
+    with contextlib.ExitStack() as stack:
+        if "time" in kinds:  # first: a journey of time-machine puts back what it found at `uuid`
+            stack.enter_context(_clocks.needed())
+        if kinds & {"random", "uuid"}:
+            stack.enter_context(_entropy.needed())
+        yield
 
 
 @contextlib.contextmanager
@@ -94,7 +135,7 @@ def deterministic(
     with contextlib.ExitStack() as stack:
         stack.enter_context(entropies.random_functions(seed, random_state))
         stack.enter_context(entropies.numpy_functions(seed))
-        stack.enter_context(_installation.needed())
+        stack.enter_context(keeping(frozenset(KINDS)))
         stack.enter_context(_setting(clocks.current, clock))
         stack.enter_context(_setting(entropies.current, entropies.Entropy(seed)))
         yield clock

@@ -1,10 +1,11 @@
 """The dispatchers for clocks and entropy: the context's clock inside a context, the real one outside.
 
 Idea: each is a closure over the original builtin. Inside a context it answers without touching the original, except to
-raise: whatever an argument is refused with, the original refuses it.
+raise: whatever an argument is refused with, the original refuses it. Whoever keeps what is drawn, or plays what was, is
+asked by all of them (`clearstone.nondet.drawn`).
 
-Invariant: outside a context nothing differs but some ten nanoseconds. The builtins are made into patches once, at the
-first use in the process; who is inside a dispatcher while it is removed finishes in it.
+Invariant: outside a context nothing differs but some hundred nanoseconds. The builtins are made into patches once, at
+the first use in the process; who is inside a dispatcher while it is removed finishes in it.
 
 Refused: ``time.clock_gettime(CLOCK_MONOTONIC)`` (a clock named that exactly is meant to be real); waits in C, such as
 ``lock.acquire(timeout=...)`` and ``select`` (they end after real time, as they should; only `threading.Condition`,
@@ -23,13 +24,15 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from clearstone.nondet import clock as clocks
+from clearstone.nondet import drawn
 from clearstone.nondet import entropy as entropies
 from clearstone.nondet.patches import AttributePatch, builtin_patch
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from types import FrameType
 
-    from clearstone.nondet.patches import Maker, Patch
+    from clearstone.nondet.patches import Patch
 
 STEADY_CLOCKS = ("monotonic", "perf_counter", "process_time", "thread_time")  # the last is not everywhere
 _NO_SECONDS = ((), (None,))
@@ -38,19 +41,26 @@ LONGEST_SLEEP = 2**63 - 1  # nanoseconds; beyond it time.sleep raises OverflowEr
 
 @functools.cache
 def patches() -> tuple[Patch, ...]:
-    """Return the patches of the steady clocks, `time.sleep`, `os.urandom` and of what time-machine leaves alone."""
-    made = [builtin_patch(time, name, make) for name, make in _clock_makers() if hasattr(time, name)]
+    """Return the patches of the steady clocks, `time.sleep`, and of what time-machine leaves alone."""
+    made = [patch for name in STEADY_CLOCKS if hasattr(time, name) for patch in _clock_patches(name)]
     made += [builtin_patch(time, "sleep", _sleep), builtin_patch(time, "ctime", _ctime)]
-    made += [builtin_patch(time, "asctime", _asctime), builtin_patch(os, "urandom", _urandom)]
-    if isinstance(made[-1], AttributePatch):  # which misses the alias that SystemRandom and secrets use
-        made.append(AttributePatch(random, "_urandom", _urandom))
+    made += [builtin_patch(time, "asctime", _asctime)]
     return (*made, AttributePatch(threading.Condition, "wait", _wait))
 
 
-def _clock_makers() -> Iterator[tuple[str, Maker]]:
-    for name in STEADY_CLOCKS:
-        yield name, functools.partial(_seconds, name)
-        yield name + "_ns", functools.partial(_nanoseconds, name)
+@functools.cache
+def entropy_patches() -> tuple[Patch, ...]:
+    """Return the patch of `os.urandom`, which `SystemRandom` and `secrets` ask too."""
+    made = builtin_patch(os, "urandom", _urandom)
+    if isinstance(made, AttributePatch):  # which misses the alias that the two use
+        return made, AttributePatch(random, "_urandom", _urandom)
+    return (made,)
+
+
+def _clock_patches(name: str) -> Iterator[Patch]:
+    real = builtin_patch(time, f"{name}_ns", lambda original: _nanoseconds(name, original))
+    yield builtin_patch(time, name, lambda original: _seconds(name, original, real))
+    yield real
 
 
 def real_monotonic() -> float:
@@ -59,14 +69,18 @@ def real_monotonic() -> float:
     return seconds
 
 
-def _seconds(name: str, original: Callable[[], float]) -> Callable[[], float]:
+def _seconds(name: str, original: Callable[[], float], real: Patch) -> Callable[[], float]:
+    """Return a dispatcher that keeps and plays what the clock's `real` shows in nanoseconds."""
     shown = f"time.{name}()"
 
     def read() -> float:
-        clock = clocks.current.get()
-        if clock is None:
-            return original()
-        return clock.read_steady(sys._getframe(1), shown) / clocks.SECOND
+        caller = sys._getframe(1)
+        clock, draws = clocks.current.get(), drawn.here("time", caller)
+        if draws is None:
+            return original() if clock is None else clock.read_steady(caller, shown, name) / clocks.SECOND
+        make = real.original if clock is None else functools.partial(clock.read_steady, caller, shown, name)
+        nanoseconds: int = draws.drawn("time", name, make)
+        return nanoseconds / clocks.SECOND
 
     return read
 
@@ -75,10 +89,10 @@ def _nanoseconds(name: str, original: Callable[[], int]) -> Callable[[], int]:
     shown = f"time.{name}_ns()"
 
     def read() -> int:
-        clock = clocks.current.get()
-        if clock is None:
-            return original()
-        return clock.read_steady(sys._getframe(1), shown)
+        caller = sys._getframe(1)
+        clock, draws = clocks.current.get(), drawn.here("time", caller)
+        make = original if clock is None else functools.partial(clock.read_steady, caller, shown, name)
+        return make() if draws is None else draws.drawn("time", name, make)
 
     return read
 
@@ -107,25 +121,49 @@ def _sleep_length(seconds: Any) -> int | None:
 
 def _ctime(original: Callable[..., str]) -> Callable[..., str]:
     def ctime(*seconds: Any) -> str:
-        now = clocks.current.get() is not None and seconds in _NO_SECONDS
-        return original(time.time()) if now else original(*seconds)
+        now = seconds in _NO_SECONDS and _is_ours(caller := sys._getframe(1))
+        return original(_wall_seconds(caller)) if now else original(*seconds)
 
     return ctime
 
 
 def _asctime(original: Callable[..., str]) -> Callable[..., str]:
     def asctime(*moment: Any) -> str:
-        now = clocks.current.get() is not None and not moment
-        return original(time.localtime()) if now else original(*moment)
+        now = not moment and _is_ours(caller := sys._getframe(1))
+        return original(time.localtime(_wall_seconds(caller))) if now else original(*moment)
 
     return asctime
 
 
+def _is_ours(caller: FrameType) -> bool:
+    """Whether the wall clock that a frame sees is not simply the real one."""
+    return clocks.current.get() is not None or drawn.here("time", caller) is not None
+
+
+def _wall_seconds(caller: FrameType) -> float:
+    return wall_ns(time.time_ns, caller) / clocks.SECOND  # nobody is asked for what we ask: it is the real one
+
+
+def wall_ns(real: Callable[[], int], caller: FrameType) -> int:
+    """Return what the wall clock shows to a frame, in nanoseconds.
+
+    Args:
+        real: gives what it really shows.
+        caller: the frame.
+    """
+    clock, draws = clocks.current.get(), drawn.here("time", caller)
+    make = real if clock is None else functools.partial(clock.read_wall, caller)
+    return make() if draws is None else draws.drawn("time", "time", make)
+
+
 def _urandom(original: Callable[[Any], bytes]) -> Callable[[Any], bytes]:
     def urandom(size: Any, /) -> bytes:
-        entropy = entropies.active()
-        wanted = -1 if entropy is None else _size(size)
-        return original(size) if entropy is None or wanted < 0 else entropy.read(wanted)
+        entropy, draws = entropies.active(), drawn.here("uuid", sys._getframe(1))
+        wanted = -1 if entropy is None and draws is None else _size(size)
+        if wanted < 0:
+            return original(size)
+        make = functools.partial(original if entropy is None else entropy.read, wanted)
+        return make() if draws is None else draws.drawn("uuid", f"urandom{wanted}", make)
 
     return urandom
 

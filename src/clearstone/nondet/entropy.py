@@ -19,22 +19,27 @@ import contextlib
 import hashlib
 import importlib
 import itertools
+import os
 import random
 import sys
 import threading
 from contextvars import ContextVar
 from dataclasses import dataclass
+from functools import partial
 from types import MethodType
 from typing import TYPE_CHECKING, Any
 
 from clearstone.errors import ConfigurationError
+from clearstone.nondet import drawn
 from clearstone.nondet.patches import AttributePatch
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from types import ModuleType
+    from types import FrameType, ModuleType
 
     from clearstone.nondet.patches import Patch
+
+SEED_SIZE = 32
 
 current: ContextVar[Entropy | None] = ContextVar("clearstone_entropy", default=None)
 
@@ -73,10 +78,6 @@ class Entropy:
         block = next(self._blocks)  # one step in C: two threads never get the same one
         return hashlib.shake_256(self._key + block.to_bytes(8, "big")).digest(size)
 
-    def number(self) -> int:
-        """Return the next 256 bits as a number, to seed a generator with."""
-        return int.from_bytes(self.read(32), "big")
-
     def later(self, stamp: int) -> int:
         """Return `stamp`, or the first number after the one returned before."""
         with self._lock:
@@ -88,7 +89,7 @@ class Entropy:
 
 
 def seed_patches() -> list[Patch]:
-    """Make ``random.Random()`` and ``random.seed()`` take their seed from the context's stream."""
+    """Make ``random.Random()`` and ``random.seed()`` take their seed from the context's stream, or from a record."""
     return [
         AttributePatch(random.Random, "seed", _seeding),
         # The function of the module is a method bound to the seed() of before; this one is bound to the patched one.
@@ -102,12 +103,18 @@ def _rebound(bound: Any) -> Callable[..., None]:
 
 def _seeding(original: Callable[..., None]) -> Callable[..., None]:
     def seed(self: random.Random, a: Any = None, version: int = 2) -> None:
-        entropy = active()
-        if a is None and entropy is not None:
-            a = entropy.number()
-        original(self, a, version)
+        original(self, _seed_for(sys._getframe(1)) if a is None else a, version)
 
     return seed
+
+
+def _seed_for(caller: FrameType) -> int | None:
+    """Return a seed for a generator that was given none; None: the system's entropy, as ever."""
+    entropy, draws = active(), drawn.here("random", caller)
+    if entropy is None and draws is None:
+        return None
+    make = partial(os.urandom if entropy is None else entropy.read, SEED_SIZE)
+    return int.from_bytes(make() if draws is None else draws.drawn("random", "seed", make), "big")
 
 
 # --- generators there is one of --------------------------------------------------------------------------------------

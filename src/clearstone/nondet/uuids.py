@@ -14,11 +14,14 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import functools
 import random
+import sys
 import time
 import uuid
 from typing import TYPE_CHECKING
 
+from clearstone.nondet import drawn
 from clearstone.nondet import entropy as entropies
 from clearstone.nondet.patches import AttributePatch
 
@@ -32,9 +35,9 @@ MULTICAST = 1 << 40  # marks a node that is no network card
 
 
 def system_generator() -> Generator | None:
-    """Return what `uuid` asks the system with now; None where it builds the value itself."""
-    generator: Generator | None = vars(uuid)["_generate_time_safe"]
-    return generator
+    """Return what `uuid` asks the system with, past a dispatcher; None where it builds the value itself."""
+    found: Generator | None = vars(uuid)["_generate_time_safe"]
+    return getattr(found, "system", found)
 
 
 @contextlib.contextmanager
@@ -56,9 +59,14 @@ def date_of(value: uuid.UUID) -> datetime.date:
 
 def _generator(system: Generator) -> Generator:
     def generate() -> tuple[bytes, int | None]:
-        entropy = entropies.active()
-        return system() if entropy is None else (_build(entropy), None)
+        entropy, draws = entropies.active(), drawn.here("uuid", sys._getframe(1))
+        if entropy is not None:
+            make = functools.partial(_build, entropy)
+            return make() if draws is None else draws.drawn("uuid", "uuid1", make), None
+        value, is_safe = system()
+        return value if draws is None else draws.drawn("uuid", "uuid1", lambda: value), is_safe
 
+    generate.system = system  # type: ignore[attr-defined]  # for `system_generator`
     return generate
 
 

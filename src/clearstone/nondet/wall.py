@@ -35,6 +35,7 @@ from clearstone.errors import ConfigurationError
 from clearstone.nondet import clock as clocks
 from clearstone.nondet import entropy as entropies
 from clearstone.nondet import uuids
+from clearstone.nondet.dispatch import wall_ns
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -73,8 +74,7 @@ class _Journey:
         self._traveller.time_ns = self._time_ns
 
     def _time_ns(self) -> int:
-        clock = clocks.current.get()
-        return self._outside() if clock is None else clock.read_wall(sys._getframe(1))
+        return wall_ns(self._outside, sys._getframe(1))
 
     def _outside(self) -> int:
         if len(self._stack) > 1 and self._traveller in self._stack[1:]:

@@ -55,6 +55,9 @@ class RemoteSpan(Identified):
         """The Run that records calls below it."""
         return self._recording()
 
+    def draws(self) -> None:
+        """No replay comes to what is drawn in another process."""
+
     def ticket(self) -> run.Ticket:
         """Return what gives it in another process."""
         return self._ticket

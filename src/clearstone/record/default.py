@@ -52,6 +52,7 @@ def configure(
     redact_keys: Iterable[str] | None = None,
     redact_keep: Iterable[str] | None = None,
     signals: Iterable[str] | None = None,
+    record: Iterable[str] | str = (),
 ) -> TracerProvider:
     """Set where decorated calls are recorded that name no tracer and run in no open span.
 
@@ -68,13 +69,17 @@ def configure(
         signals: names of signals, such as ``("SIGTERM", "SIGUSR1")``: when one comes, a checkpoint is saved of every
             ``@checkpointable`` call that runs, and the signal then does what it did before; ``SIGUSR1`` does nothing
             else. Only in the main thread.
+        record: what of it is kept that decorated calls draw by chance or from clocks, so that a replay has the same:
+            any of ``"random"``, ``"uuid"`` and ``"time"`` (docs/replay.md). Of a `provider` that is given it is that
+            one's own, ``TracerProvider(record=...)``.
 
     Returns:
         The default provider from now on. An earlier default is flushed.
 
     Raises:
         StoreError: the trace database cannot be used.
-        ConfigurationError: `redact_keys` or `redact_keep` hold no names, or `signals` no signals.
+        ConfigurationError: `redact_keys` or `redact_keep` hold no names, `signals` no signals, or `record` names
+            something else, or is given beside a `provider`.
     """
     from clearstone.codec import redact as redaction
     from clearstone.record.provider import TracerProvider
@@ -82,10 +87,14 @@ def configure(
     global _default, _default_failed
     if provider is not None and not isinstance(provider, TracerProvider):
         raise ConfigurationError(f"provider={provider!r} is no TracerProvider; give one, or db_path= or home=")
+    if provider is not None and record:
+        raise ConfigurationError(
+            f"record={record!r} is for a provider made here: TracerProvider(..., record={record!r})"
+        )
     rules = _rules(redact, redact_keys, redact_keep)
     if home is not None:
         _set_home(home)
-    chosen = provider if provider is not None else TracerProvider(db_path)
+    chosen = provider if provider is not None else TracerProvider(db_path, record=record)
     if signals is not None:
         from clearstone.checkpoint.signals import follow
 

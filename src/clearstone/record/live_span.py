@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from contextvars import Token
     from pathlib import Path
 
+    from clearstone.nondet.drawn import Log
     from clearstone.record.ancestry import RemoteSpan
     from clearstone.record.provider import TracerProvider
     from clearstone.record.tracer import Tracer
@@ -42,6 +43,7 @@ Encoded = tuple[int, bytes]
 
 NO_ATTRIBUTES: Mapping[str, Any] = MappingProxyType({})
 UNSET = Status()
+UNASKED = object()
 
 
 class LiveSpan(Identified):
@@ -76,11 +78,15 @@ class LiveSpan(Identified):
     was_left = False
     """Whether an exception that is no `Exception` ended it."""
 
+    log: Log | None = None
+    """What was drawn in it, where that is kept."""
+
     inherited = False
     plain = True
     """Whether nothing but an output is there to be said of its end."""
 
     _token: Token[run.SpanAbove | None] | None = None
+    _draws: Any = UNASKED
 
     def __init__(self, tracer: Tracer, name: str, span_type: str = "", parent: Any = None) -> None:
         self.tracer = tracer
@@ -194,6 +200,18 @@ class LiveSpan(Identified):
         """The Run that records into this span's provider."""
         return self.tracer.provider.recording
 
+    def draws(self) -> Log | None:
+        """Return what keeps what is drawn in it; None where nothing does. Only dispatchers ask, and marks of calls."""
+        if self._draws is UNASKED:
+            try:
+                from clearstone.record import drawing  # where something is kept
+
+                self._draws = drawing.log_for(self)
+            except Exception as error:
+                self._draws = None
+                faults.report(f"keeping what is drawn in {self.name}", error)
+        return self._draws  # type: ignore[no-any-return]
+
     def ticket(self) -> run.Ticket:
         """Return what gives a span to be below, in another process (see `TracerProvider.ticket`)."""
         return self.tracer.provider.ticket(self.trace, self.number)
@@ -235,6 +253,10 @@ class LiveSpan(Identified):
             return
         self.end_ns = self.start_ns + (perf_counter_ns() - self.started if elapsed_ns is None else elapsed_ns)
         try:
+            if self.log is not None:
+                from clearstone.record import drawing
+
+                drawing.ended(self, self.log)
             form, data = self.tracer.fitting(*self.output) if self.output is not None else (layout.NOTHING, b"")
             status = layout.STATUSES.index(self.status.code)
             head = layout.END_KIND | form << 8 | self._outcome_code() << 16 | status << 24
@@ -269,7 +291,13 @@ class LiveSpan(Identified):
         return layout.part(role, data, form)
 
     def _attribute_part(self) -> bytes:
-        return layout.json_part(layout.ATTRIBUTES, dict(self.attributes)) if self.attributes else b""
+        attributes = self._with_drawn()
+        return layout.json_part(layout.ATTRIBUTES, attributes) if attributes else b""
+
+    def _with_drawn(self) -> dict[str, Any]:
+        """Return the attributes, and what was drawn: no text of a user's, so nothing of it is redacted."""
+        drawn = self.log.text() if self.log is not None else ""
+        return {**self.attributes, run.DRAWN: drawn} if drawn else dict(self.attributes)
 
     def snapshot(self) -> Span:
         """Return the span as it is now."""
@@ -290,7 +318,7 @@ class LiveSpan(Identified):
             tracer_name=self.tracer.name,
             tracer_version=self.tracer.version,
             status=self.status,
-            attributes=dict(self.attributes),
+            attributes=self._with_drawn(),
             events=self.events,
             input=self.given(),
             outcome=self._outcome(),

@@ -6,6 +6,8 @@ not to record: the journal keeps what the store does not take.
 
 from __future__ import annotations
 
+import atexit
+import contextlib
 import os
 from functools import partial
 from pathlib import Path
@@ -26,6 +28,9 @@ from clearstone.span import Trace
 from clearstone.store import blobs, rows
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from clearstone.nondet.drawn import Kind
     from clearstone.record.journal import OnFull
     from clearstone.store.base import TraceStore
     from clearstone.store.batch import Batch
@@ -49,11 +54,14 @@ class TracerProvider:
         payload_limit: a payload of more bytes goes to a file of its own, in ``traces.db.blobs`` beside the database.
         on_full: what happens past the journal's limit: ``"drop-and-count"`` drops records, says so once and counts
             them; ``"block"`` lets the recorded call wait for the store.
+        record: what of it is kept that calls draw by chance or from clocks, so that a replay has the same: any of
+            ``"random"``, ``"uuid"`` and ``"time"`` (docs/replay.md). Dispatchers then stand in the place of
+            `os.urandom`, the clocks and their like in the whole process, until `shutdown`.
 
     Raises:
         StoreError: the file cannot be created, is no trace database, or is a newer version's. One that is damaged,
             locked or read-only is no error but is said: what is recorded stays in the journal until it can be used.
-        ConfigurationError: `on_full` is neither.
+        ConfigurationError: `on_full` is neither, or `record` names something else.
     """
 
     def __init__(
@@ -64,11 +72,15 @@ class TracerProvider:
         journal_limit: int = DEFAULT_LIMIT,
         on_full: OnFull = "drop-and-count",
         payload_limit: int = blobs.DEFAULT_LIMIT,
+        record: Iterable[str] | str = (),
     ) -> None:
         from clearstone.record.live_store import LiveStore  # reading: loaded with the first provider, like the store
 
         if on_full not in {"block", "drop-and-count"}:
             raise ConfigurationError(f"on_full={on_full!r} is neither 'block' nor 'drop-and-count'")
+        self.kept: frozenset[Kind] = _kinds_of(record) if record else frozenset()
+        """What is kept of what calls draw."""
+
         self._store = store if store is not None else _open_store(db_path)
         self.database = path = _file_of(self._store)
         """The SQLite file; None with a store of another kind."""
@@ -82,8 +94,21 @@ class TracerProvider:
         self.trace_store = LiveStore(self, self._store)
         threads.carry_into_threads()
         processes.carry_into_processes()
+        self._keeping = contextlib.ExitStack()
+        if self.kept:
+            self._keep()
         if self._journal_folder is not None and self._journal_folder.exists():
             self._writer.wake()  # another process may have left something there
+
+    def _keep(self) -> None:
+        from clearstone.nondet import keeping
+
+        try:
+            self._keeping.enter_context(keeping(self.kept))
+        except Exception:  # freezegun holds the clock
+            self._store.close()
+            raise
+        atexit.register(self._keeping.close)  # the interpreter takes apart what dispatchers are made of
 
     def ticket(self, trace: bytes, number: int) -> run.Ticket:
         """Return a picklable function that gives, in another process, the span `number` of `trace` to be below.
@@ -126,6 +151,9 @@ class TracerProvider:
             What came of it; true where everything is stored. If not, that is also said on standard error, and the
             journal stays for the next process that opens the database.
         """
+        self.kept = frozenset()
+        self._keeping.close()
+        atexit.unregister(self._keeping.close)
         report = self._report(self._writer.close(timeout))
         if (not report and not self.journal.is_inside()) or report.dropped:  # inside: stored when the append goes on
             faults.report("storing spans", StoreError(str(report)), "is left to who opens the database next")
@@ -185,6 +213,12 @@ def _trace_or_nothing(store: TraceStore, trace_id: str) -> Trace:
     except StoreError as error:
         faults.report("reading a trace back", error)
     return Trace(trace_id)
+
+
+def _kinds_of(record: Iterable[str] | str) -> frozenset[Kind]:
+    from clearstone.record.drawing import kinds_of  # with all that draws
+
+    return kinds_of(record)
 
 
 def _file_of(store: TraceStore) -> Path | None:

@@ -208,6 +208,10 @@ class RecordedCall(LiveSpan):
         if site.attributes:
             self.set_attributes(dict(site.attributes))
             parts = self._attribute_part()
+        if self.use.marks:
+            from clearstone.record import drawing  # where something is kept
+
+            drawing.started(self)
         if site.boundary:
             if self._begins_a_boundary(instance):
                 self.entry = True  # taken after the start is recorded

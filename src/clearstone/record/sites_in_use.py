@@ -79,7 +79,7 @@ class SitesInUse:
         tracer, line = self._tracer, line_of(place)
         row = SiteRow(site.key, site.name, site.span_type, site.replay, "INTERNAL", tracer.name, tracer.version, line)
         number = tracer.journal.sites.number(row)
-        return SiteInUse(site, number, row, place[0])
+        return SiteInUse(site, number, row, place[0], marks="random" in tracer.provider.kept)
 
 
 class SiteInUse:
@@ -90,6 +90,7 @@ class SiteInUse:
         number: what stands for it in the journal.
         row: what each start says instead, where there are too many sites for a number.
         code: the code that makes the calls.
+        marks: whether a call notes where the global generators stand.
 
     `places` has a served site by the instruction that calls it, the last of them where several codes do; of any other
     site it is None. `every_place` has it by the code's id too.
@@ -98,13 +99,14 @@ class SiteInUse:
     places: dict[int, SiteInUse] | None = None
     every_place: dict[tuple[int, int], SiteInUse]
 
-    def __init__(self, site: Site, number: int, row: SiteRow, code: CodeType | None) -> None:
+    def __init__(self, site: Site, number: int, row: SiteRow, code: CodeType | None, *, marks: bool) -> None:
         self.site, self.code, self.called_at = site, code, row.called_at
         self.part = b"" if number else layout.named_site_part(row)
         self.top, self.below = start_head(number, layout.TOP), start_head(number)
         redactor = self.redactor = redact._active
         self.hidden = redactor.secret_positions(site.parameters)
-        self.prepares = bool(site.boundary or site.attributes or site.record_effects)
+        self.marks = marks
+        self.prepares = bool(site.boundary or site.attributes or site.record_effects or marks)
         every = redactor.reads_every_text
         self.innocent_given, self.innocent_gave = (0, 0) if every else (INNOCENT_GIVEN, INNOCENT_GAVE)
         self.given, self.gave, self.did, self.item = (f"{site.key} {what}" for what in ("given", "gave", "did", "item"))

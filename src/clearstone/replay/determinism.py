@@ -32,12 +32,13 @@ def staged(checkpoint: Checkpoint, replay: Replay, *, everywhere: bool = False) 
     start_ns = _epoch_ns(checkpoint)
     seed = hashlib.blake2b(checkpoint.checkpoint_id.encode()).digest()
     with (
-        nondet.deterministic(start_ns=start_ns, seed=seed, random_state=checkpoint.random_state),
+        nondet.deterministic(start_ns=start_ns, seed=seed, random_state=checkpoint.random_state) as clock,
         run.overriding(replay),
         threads.carrying_also(nondet.carried),
         guard.watching(replay.guard, everywhere=everywhere),
         run.being_usual(replay) if everywhere else contextlib.nullcontext(),
     ):
+        replay.values.begin(checkpoint, clock)
         yield
 
 

@@ -26,6 +26,7 @@ from clearstone.replay.match import Made
 from clearstone.replay.pace import Pace, timed
 from clearstone.replay.recorded import RecordedCalls
 from clearstone.replay.steps import LiveCall, Step
+from clearstone.replay.values import Played, Values, kept_of
 from clearstone.run import PASSING, Answer, BoundCall, OpenCall, PassingCall
 from clearstone.span import Trace, replay_mode
 
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 
     from clearstone.callers import Place
     from clearstone.codec.payload import Definitions
+    from clearstone.nondet.drawn import Kept
     from clearstone.replay.ledger import Ledger, Verdict
     from clearstone.replay.match import Book, Served
     from clearstone.span import Site, Span
@@ -81,6 +83,10 @@ class Replay:
         self._ledger = OpenLedger()
         self._refusal: ReplayError | None = None
         self._refused = 0
+        self.values = Values(trace)
+        self.draws = Played(self.values)
+        """For what is drawn outside of steps."""
+
         self.record = RecordedCalls(trace)
         self.book: Book | None = None
         self.guard = Guard(self.latch, *permissions)
@@ -101,7 +107,8 @@ class Replay:
         left += [span for span in self.record.all_left() if span.replay == "run"]
         numbers, guard = self.record.numbers(), self.guard
         entries = [_left(span, numbers.get(span.span_id, 0)) for span in left]
-        return self._ledger.closed(entries, tuple(guard.written), tuple(guard.read))
+        written, read = tuple(guard.written), tuple(guard.read)
+        return self._ledger.closed(entries, written, read, self.values.told(follows=self.follows))
 
     def loading(self) -> contextlib.AbstractContextManager[None]:
         """Take code of the recorded ``__main__`` from where this replay does, for the ``with`` block."""
@@ -189,10 +196,11 @@ class Replay:
         """Return an answer that ends as the recorded call did: at its time, with what it did to its object."""
         given, outcome = found.answer, span.outcome
         does = outcome is not None and outcome.effects is not None and span.site == made.call.site.key
+        kept = kept_of(span)
         clock = nondet.current_clock.get() if self.follows else None
-        if not does and clock is None and given.chunks is None and given.pending is None:
+        if not does and kept is None and clock is None and given.chunks is None and given.pending is None:
             return given
-        finish = partial(self._finish, made, span, entry) if does else None
+        finish = partial(self._finish, made, span if does else None, kept, entry) if does or kept is not None else None
         chunks: Iterable[Any] | None = given.chunks
         if chunks is not None and outcome is not None:
             chunks = timed(clock, outcome.chunks, chunks) if clock is not None else chunks
@@ -204,8 +212,11 @@ class Replay:
     def _latched(self, pending: Callable[[], Any]) -> ReplayError:
         return self.latch(pending())
 
-    def _finish(self, made: Made, span: Span, entry: list[Any]) -> None:
-        """Do what the recorded call did to its object; say what of that could not be done."""
+    def _finish(self, made: Made, span: Span | None, kept: Kept | None, entry: list[Any]) -> None:
+        """Do what the recorded call did to the generators and to its object; say what of that could not be done."""
+        self.values.leave(kept, in_late=getattr(self.above(), "is_late", False))
+        if span is None:
+            return
         with self.loading():
             told = self._effects.apply(made.call, span)
         if told:
@@ -257,7 +268,8 @@ class Replay:
             told = tuple(f"its arguments: {each}" for each in arguments.told_differences(span, call))
         if span is not None:
             self.comes_to(span)
-        step = Step(self, made, span, told, is_first=not isinstance(self.above(), Step))
+        above = self.above()
+        step = Step(self, made, span, told, above=above if isinstance(above, Step) else None)
         self._open[id(step)] = step
         return step
 
@@ -265,6 +277,8 @@ class Replay:
         """Enter a step that has ended."""
         if self._open.pop(id(step), None) is None:
             return  # of a generator that somebody went on with after the replay
+        if step.is_late:
+            self.values.give_back()
         if step.span is not None:
             self.record.end(step.span.span_id)
         is_named = step.span is None and step.is_first  # the method that was asked for need not be in the record

@@ -9,11 +9,11 @@ Refused: counters alone ("7 served" does not say which, and hides what was not).
 from __future__ import annotations
 
 import threading
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
 Verdict = Literal[
     "reused", "reused by order", "again", "changed", "diverged", "beyond", "live", "unused", "interrupted", "ambiguous"
@@ -89,11 +89,14 @@ class Ledger:
         entries: the calls, those that were made first, in that order.
         written: files that the replayed code changed.
         unrecorded: what it took from today's machine, which no record answers: files, environment variables, input.
+        values: where what its code drew came from, by ``"random"``, ``"uuid"`` and ``"time"``: ``"recorded"``,
+            ``"derived from the checkpoint"`` and the like.
     """
 
     entries: tuple[LedgerEntry, ...] = ()
     written: tuple[str, ...] = ()
     unrecorded: tuple[str, ...] = ()
+    values: Mapping[str, str] = field(default_factory=dict)
 
     def __iter__(self) -> Iterator[LedgerEntry]:
         return iter(self.entries)
@@ -151,6 +154,13 @@ class OpenLedger:
         self._entries.append(entry)
         return entry
 
-    def closed(self, left: Sequence[LedgerEntry], written: tuple[str, ...], unrecorded: tuple[str, ...]) -> Ledger:
+    def closed(
+        self,
+        left: Sequence[LedgerEntry],
+        written: tuple[str, ...],
+        unrecorded: tuple[str, ...],
+        values: Mapping[str, str],
+    ) -> Ledger:
         """Return the ledger, with what is left of the record at its end (see `Ledger`)."""
-        return Ledger((*(LedgerEntry(*fields) for fields in self._entries.copy()), *left), written, unrecorded)
+        made = (LedgerEntry(*fields) for fields in self._entries.copy())
+        return Ledger((*made, *left), written, unrecorded, values)

@@ -16,12 +16,14 @@ from clearstone.codec.exceptions import dump_exception, load_exception, type_nam
 from clearstone.codec.payload import safe_repr
 from clearstone.errors import ReplayError
 from clearstone.replay.compare import difference
+from clearstone.replay.values import Played, kept_of
 from clearstone.run import PassingCall
 from clearstone.span import MAIN_ALIAS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from clearstone.nondet.drawn import Draws
     from clearstone.replay.engine import Replay
     from clearstone.replay.match import Made
     from clearstone.run import Run, StreamKind
@@ -50,6 +52,10 @@ class Inside(PassingCall):
         """Nothing in a replay is recorded."""
         return self.replay
 
+    def draws(self) -> Draws:
+        """Return what plays what was drawn in it."""
+        return self.replay.draws
+
 
 class LiveCall(Inside):
     """A call that is made for real: the guard leaves it alone."""
@@ -65,19 +71,26 @@ class Step(Inside):
         made: the call; its step is where the calls below it are looked for, where it has no recorded call of its own.
         span: the recorded call that it is; None where the record has none.
         told: what is different already.
-        is_first: whether no other step is above it.
+        above: the step above it; None for the first.
     """
 
     def __init__(
-        self, replay: Replay, made: Made, span: Span | None, told: Sequence[str], *, is_first: bool = False
+        self, replay: Replay, made: Made, span: Span | None, told: Sequence[str], *, above: Step | None = None
     ) -> None:
         super().__init__(replay)
-        self.is_first = is_first
+        self.is_first = above is None
         self.made = made
         self.span = span
         self.recorded = span.span_id if span is not None else made.step
         self._chunks = 0
         self._told = list(told)
+        kept = kept_of(span)
+        self.is_late = replay.values.enter(kept)
+        self._draws = above.draws() if span is None and above is not None else Played(replay.values, kept)
+
+    def draws(self) -> Draws:
+        """Return what plays what was drawn in it, or in the step above where the record has no such step."""
+        return self._draws
 
     def streaming(self, _: StreamKind) -> bool:
         """Follow a stream that was followed then."""

@@ -19,6 +19,8 @@ import re
 import unicodedata
 from typing import TYPE_CHECKING, Any
 
+from clearstone.run import DRAWN
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
@@ -91,7 +93,7 @@ def texts(span: Span) -> Iterator[str]:
 
 def _all_texts(span: Span) -> Iterator[str]:
     yield span.status.description
-    yield from _strings(span.attributes)
+    yield from _strings({name: value for name, value in span.attributes.items() if name != DRAWN})
     for event in span.events:
         yield event.name
         yield from _strings(event.attributes)
