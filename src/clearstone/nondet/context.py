@@ -73,14 +73,14 @@ def deterministic(
     """Give this context a clock that only sleeping moves and entropy that comes from a seed.
 
     It holds for code run inside the ``with``, for tasks made there, `asyncio.to_thread`, and whatever runs in a copy of
-    this context. Other threads and tasks see the real clock and entropy, except through the functions of `random` and
+    this context. Other threads and tasks see the real clock and entropy, except through the functions of
     `numpy.random`, whose state exists once per process. Contexts nest; the inner one holds.
 
     Args:
         start_ns: where the wall clock starts, in nanoseconds since the epoch.
         seed: what all entropy is made from; equal arguments give equal values.
         random_state: a value of ``random.getstate()`` for the functions of `random`, which are seeded from `seed` if
-            it is None. The caller's state is put back at the end.
+            it is None.
 
     Yields:
         The clock of the context.
@@ -92,11 +92,11 @@ def deterministic(
     """
     clock = clocks.VirtualClock(start_ns)
     with contextlib.ExitStack() as stack:
-        stack.enter_context(entropies.random_functions(seed, random_state))
+        entropy = entropies.Entropy(seed, random_state)
         stack.enter_context(entropies.numpy_functions(seed))
         stack.enter_context(_installation.needed())
         stack.enter_context(_setting(clocks.current, clock))
-        stack.enter_context(_setting(entropies.current, entropies.Entropy(seed)))
+        stack.enter_context(_setting(entropies.current, entropy))
         yield clock
 
 

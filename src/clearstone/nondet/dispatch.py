@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 from clearstone.nondet import clock as clocks
 from clearstone.nondet import entropy as entropies
+from clearstone.nondet import global_random
 from clearstone.nondet.patches import AttributePatch, builtin_patch
 
 if TYPE_CHECKING:
@@ -40,11 +41,11 @@ LONGEST_SLEEP = 2**63 - 1  # nanoseconds; beyond it time.sleep raises OverflowEr
 def patches() -> tuple[Patch, ...]:
     """Return the patches of the steady clocks, `time.sleep`, `os.urandom` and of what time-machine leaves alone."""
     made = [builtin_patch(time, name, make) for name, make in _clock_makers() if hasattr(time, name)]
-    made += [builtin_patch(time, "sleep", _sleep), builtin_patch(time, "ctime", _ctime)]
+    made += [_sleeping(), builtin_patch(time, "ctime", _ctime)]
     made += [builtin_patch(time, "asctime", _asctime), builtin_patch(os, "urandom", _urandom)]
     if isinstance(made[-1], AttributePatch):  # which misses the alias that SystemRandom and secrets use
         made.append(AttributePatch(random, "_urandom", _urandom))
-    return (*made, AttributePatch(threading.Condition, "wait", _wait))
+    return (*made, *global_random.patches(), AttributePatch(threading.Condition, "wait", _wait))
 
 
 def _clock_makers() -> Iterator[tuple[str, Maker]]:
@@ -57,6 +58,16 @@ def real_monotonic() -> float:
     """Return the real monotonic clock in seconds, wherever it is called."""
     seconds: float = patches()[0].original()
     return seconds
+
+
+def real_sleep(seconds: float) -> None:
+    """Sleep really, wherever it is called; a signal's handler may end it by what it raises."""
+    _sleeping().original(seconds)
+
+
+@functools.cache
+def _sleeping() -> Patch:
+    return builtin_patch(time, "sleep", _sleep)
 
 
 def _seconds(name: str, original: Callable[[], float]) -> Callable[[], float]:
