@@ -95,7 +95,7 @@ def test_the_number_that_gauss_keeps_for_later_is_the_contexts_own() -> None:
 
 def test_what_is_wrong_is_refused_as_ever_inside() -> None:
     with deterministic(start_ns=START, seed=b"seed"):
-        for wrong, error in ((lambda: getrandbits(-1), ValueError), (lambda: seed([]), TypeError)):
+        for wrong, error in ((lambda: getrandbits(-1), ValueError), (lambda: seed([]), TypeError)):  # type: ignore[arg-type]
             with pytest.raises(error):
                 wrong()
         with pytest.raises(TypeError):

@@ -9,6 +9,7 @@ Invariant: a refusal inside the replay decides its end, whatever the user's code
 from __future__ import annotations
 
 import contextlib
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from clearstone import run
@@ -18,6 +19,7 @@ from clearstone.codec import payload
 from clearstone.codec.arguments import load_arguments
 from clearstone.debugger import console
 from clearstone.debugger.calls import Call
+from clearstone.debugger.elsewhere import elsewhere
 from clearstone.debugger.terminal import ReplayPdb, SessionLeft
 from clearstone.errors import ConfigurationError, TargetError, TraceNotFoundError
 from clearstone.nearest import nearest
@@ -57,6 +59,7 @@ class ReplayEngine:
         passthrough: decorated functions that are called for real, dotted (``"app.tools.search"``) or as sites
             (``"app.tools:search"``). Their calls are ``live`` in the `ledger`.
         everywhere: whether the guard also holds for code that runs beside the replay, in any thread of the process.
+        pace: whether the items of recorded streams really take the time that they took; else they are given at once.
 
     `told` is the exception that ended the last session, after the session has printed it.
     """
@@ -72,6 +75,7 @@ class ReplayEngine:
         deny: Iterable[str] | str = (),
         passthrough: Iterable[str] | str = (),
         everywhere: bool = False,
+        pace: bool = False,
     ) -> None:
         if code not in {"today", "recorded"}:
             raise ConfigurationError(f"code={code!r} is neither 'today' nor 'recorded'")
@@ -82,6 +86,7 @@ class ReplayEngine:
         self._permissions = permissions(allow, deny)
         self._passthrough = chosen(passthrough)
         self._everywhere = everywhere
+        self._pace = pace
         self._ledger = Ledger()
         self._agent: Any = None
         self._changes: tuple[Change, ...] = ()
@@ -120,7 +125,7 @@ class ReplayEngine:
         return self._changes
 
     def replay_from_checkpoint(self, /, *args: Any, function_name: str | None = None, **kwargs: Any) -> Any:
-        """Call a method of the restored agent.
+        """Call a method of the restored agent. Inside a running event loop, which would stand still, await `areplay`.
 
         Args:
             *args: its positional arguments; without `function_name` the first is the method's name. With neither, the
@@ -142,6 +147,17 @@ class ReplayEngine:
             self._changes = self._source.changes()
             with staged(self._checkpoint, replay, everywhere=self._everywhere):
                 return self._driven(replay, call, call)
+
+    async def areplay(self, /, *args: Any, function_name: str | None = None, **kwargs: Any) -> Any:
+        """Call a method of the restored agent in a thread of its own, while the running event loop goes on.
+
+        Other tasks see the real clock and their own random numbers; the agent sees a copy of this task's context
+        variables. Replays that are awaited at once take turns. Cancelling it ends the replay and waits for that: what
+        is awaited in it is cancelled, plain code ends at its next decorated call.
+
+        Args, Returns, Raises: as `replay_from_checkpoint`.
+        """
+        return await elsewhere(partial(self.replay_from_checkpoint, *args, function_name=function_name, **kwargs))
 
     def start_debugging_session(
         self,
@@ -190,9 +206,8 @@ class ReplayEngine:
     ) -> Iterator[tuple[Replay, Call]]:
         self._checkpoint.require_loadable()
         with payload.definitions_from(self._source.main):
-            replay = Replay(
-                self._source.main, self._trace, permissions=self._permissions, passthrough=self._passthrough
-            )
+            permissions, live = self._permissions, self._passthrough
+            replay = Replay(self._source.main, self._trace, permissions=permissions, passthrough=live, paced=self._pace)
             with run.overriding(replay):  # an outside call that load_state or on_restore makes must not go out
                 call = self._call(function, args, kwargs)
             self._unseen = unseen()

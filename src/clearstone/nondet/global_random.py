@@ -87,7 +87,7 @@ class _ClassPatch:
         _process.__class__ = _Shared
 
     def remove(self) -> None:
-        if _process.__class__ is _Shared:  # not somebody else's by now
+        if issubclass(_process.__class__, _Shared):  # not somebody else's by now
             _process.__class__ = self.original
 
 

@@ -17,15 +17,17 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from clearstone import nondet, run
 from clearstone.codec import payload
 from clearstone.errors import BeyondRecord, ReplayError, ReplayExhausted
-from clearstone.replay import arguments
+from clearstone.replay import arguments, stopping
 from clearstone.replay.effects import Effects
 from clearstone.replay.guard import Guard
 from clearstone.replay.ledger import TOLD, VERDICT, LedgerEntry, OpenLedger
 from clearstone.replay.lines import made_at
 from clearstone.replay.match import Made
-from clearstone.replay.pace import Pace, timed
+from clearstone.replay.pace import Pace
 from clearstone.replay.recorded import RecordedCalls
 from clearstone.replay.steps import LiveCall, Step
+from clearstone.replay.stopping import ReplayStopped, Stop
+from clearstone.replay.turns import Turns
 from clearstone.run import PASSING, Answer, BoundCall, OpenCall, PassingCall
 from clearstone.span import Trace, replay_mode
 
@@ -43,10 +45,6 @@ MOST_REFUSALS = 1000
 """After so many further calls the replay is ended: a retry loop would swallow refusals for ever."""
 
 
-class ReplayStopped(BaseException):
-    """Ends a replay whose code does not stop calling after a refusal. No `Exception`: it must not be swallowed."""
-
-
 class ServedCall(PassingCall):
     """A call that was answered instead of made."""
 
@@ -62,6 +60,7 @@ class Replay:
         trace: the recorded calls; without them no step is compared.
         permissions: what the guard allows and denies (see `clearstone.replay.guard.Guard`).
         passthrough: sites whose calls are made for real, as ``module:qualname`` or dotted.
+        paced: whether the items of streams really take the time that they took.
     """
 
     def __init__(
@@ -71,6 +70,7 @@ class Replay:
         *,
         permissions: tuple[frozenset[str], frozenset[str]] = (frozenset(), frozenset()),
         passthrough: Iterable[str] = (),
+        paced: bool = False,
     ) -> None:
         trace = trace if trace is not None else Trace("")
         self._definitions = definitions
@@ -84,7 +84,11 @@ class Replay:
         self.book: Book | None = None
         self.guard = Guard(self.latch, *permissions)
         self.live = frozenset(each.replace(":", ".", 1) for each in passthrough)
-        self.follows = False
+        self.stop = stopping.current.get() or Stop()
+        self.turns = Turns()
+        """Those of the replays that are made within it."""
+        self._paced = paced
+        self.follows = paced
         """Whether the clock goes as it went then: a served call takes as long as it took."""
 
     @property
@@ -134,7 +138,8 @@ class Replay:
         return self.answered(self.made(call), book.answer, book.attempted)
 
     def made(self, call: BoundCall) -> Made:
-        """Return a call with its number and its place."""
+        """Return a call with its number and its place; none any more where the replay is to end."""
+        self.stop.heed()
         above: Any = run.current_span.get()
         step = above.recorded if isinstance(above, Step) and above.replay is self else ""
         return Made(call, step, self._ledger.number(call.site.key), made_at())
@@ -173,10 +178,10 @@ class Replay:
             return given
         finish = partial(self._finish, made, span, entry) if does else None
         chunks: Iterable[Any] | None = given.chunks
-        if chunks is not None and outcome is not None:
-            chunks = timed(clock, outcome.chunks, chunks) if clock is not None else chunks
-            chunks = chunks if given.complete else self._up_to_the_end(chunks)
-        pace = Pace(clock, span, finish, at_end=made.call.streams)
+        if chunks is not None and not given.complete:
+            chunks = self._up_to_the_end(chunks)
+        wait = self.stop.sleep if self._paced else None
+        pace = Pace(clock, span, finish, at_end=made.call.streams, wait=wait)
         pending: Any = partial(self._latched, given.pending) if given.pending is not None else None
         return Answer(given.value, given.error, chunks, given.complete, given.stream, given.awaited, pending, pace)
 
