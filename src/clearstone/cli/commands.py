@@ -48,6 +48,7 @@ _deny = click.option("--deny", multiple=True, type=click.Choice(["files"]), help
 _live = click.option(
     "--live", "passthrough", multiple=True, metavar="FUNCTION", help="Call this decorated function for real."
 )
+_pace = click.option("--pace", is_flag=True, help="Give the items of recorded streams at the pace they came.")
 _function = click.option("--function", metavar="NAME", help="Call this method instead of the one that failed.")
 
 
@@ -118,7 +119,7 @@ def inspect(checkpoint: str, as_json: bool) -> None:
 
 def _replaying(command: Callable[..., Any]) -> Callable[..., Any]:
     """Add the options that every replay has, in the order the help lists them."""
-    for option in reversed((_function, _code, _state_only, _strict, _allow, _deny, _live)):
+    for option in reversed((_function, _code, _state_only, _strict, _allow, _deny, _live, _pace)):
         command = option(command)
     return command
 

@@ -56,6 +56,7 @@ class Options(TypedDict):
     allow: tuple[str, ...]
     deny: tuple[str, ...]
     passthrough: tuple[str, ...]
+    pace: bool
 
 
 def replay_checkpoint(checkpoint: Checkpoint, options: Options, *, function: str | None, as_json: bool) -> int:
