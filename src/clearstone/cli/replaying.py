@@ -57,6 +57,7 @@ class Options(TypedDict):
     deny: tuple[str, ...]
     passthrough: tuple[str, ...]
     pace: bool
+    renamed: dict[str, str]
 
 
 def replay_checkpoint(checkpoint: Checkpoint, options: Options, *, function: str | None, as_json: bool) -> int:

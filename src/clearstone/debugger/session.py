@@ -15,22 +15,21 @@ from typing import TYPE_CHECKING, Any
 from clearstone import run
 from clearstone.checkpoint import state
 from clearstone.checkpoint.fingerprints import in_one_line
-from clearstone.codec import payload
 from clearstone.codec.arguments import load_arguments
-from clearstone.debugger import console
+from clearstone.codec.renames import Renames
+from clearstone.debugger import console, unfit
 from clearstone.debugger.calls import Call
 from clearstone.debugger.elsewhere import elsewhere
 from clearstone.debugger.terminal import ReplayPdb, SessionLeft
 from clearstone.errors import ConfigurationError, TargetError, TraceNotFoundError
-from clearstone.nearest import nearest
-from clearstone.replay import mocks, outcomes
+from clearstone.replay import mocks, moved
 from clearstone.replay.determinism import staged
 from clearstone.replay.engine import Replay
 from clearstone.replay.guard import chosen, permissions, unseen
 from clearstone.replay.ledger import Ledger
 from clearstone.replay.match import InferredBook, config, served
 from clearstone.replay.source import Code, Source
-from clearstone.span import MAIN_NAMES, Trace
+from clearstone.span import Trace
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -60,6 +59,8 @@ class ReplayEngine:
             (``"app.tools:search"``). Their calls are ``live`` in the `ledger`.
         everywhere: whether the guard also holds for code that runs beside the replay, in any thread of the process.
         pace: whether the items of recorded streams really take the time that they took; else they are given at once.
+        renamed: what has another name today than it had: ``{"old.module": "new.module"}``, or of a class, function,
+            method or attribute ``{"old.module:Old": "new.module:New"}``.
 
     `told` is the exception that ended the last session, after the session has printed it.
     """
@@ -76,15 +77,19 @@ class ReplayEngine:
         passthrough: Iterable[str] | str = (),
         everywhere: bool = False,
         pace: bool = False,
+        renamed: Mapping[str, str] | None = None,
     ) -> None:
         if code not in {"today", "recorded"}:
             raise ConfigurationError(f"code={code!r} is neither 'today' nor 'recorded'")
-        self._checkpoint = checkpoint
-        self._source = Source(checkpoint, code)
-        self._trace = _scope(checkpoint, trace_store)
+        self._renames = Renames.of(renamed or {})
+        trace = _scope(checkpoint, trace_store)
+        self._checkpoint = moved.checkpoint_of(checkpoint, self._renames)
+        self._source = Source(self._checkpoint, code, self._renames)
+        self._trace = moved.trace_of(trace, self._renames)
+        self._source.finder.used(*moved.names_in(checkpoint, trace))
         self._strict = strict
         self._permissions = permissions(allow, deny)
-        self._passthrough = chosen(passthrough)
+        self._passthrough = {self._renames.dotted(each.replace(":", ".", 1)) for each in chosen(passthrough)}
         self._everywhere = everywhere
         self._pace = pace
         self._ledger = Ledger()
@@ -117,7 +122,7 @@ class ReplayEngine:
     def notes(self) -> tuple[str, ...]:
         """What a reader of the result should know: what is different here, where code came from, what of it changed."""
         unseen = [f"What {each} sends is not seen by the guard." for each in self._unseen]
-        return (*self._source.notes, *unseen, *filter(None, [in_one_line(self._changes)]))
+        return (*self._source.notes, *self._source.finder.notes(), *unseen, *filter(None, [in_one_line(self._changes)]))
 
     @property
     def changed_code(self) -> tuple[Change, ...]:
@@ -184,12 +189,16 @@ class ReplayEngine:
             As `replay_from_checkpoint`; and TargetError: a mock target does not exist (names the nearest).
         """
         with self._prepared(function_to_replay, args, kwargs) as (replay, call), contextlib.ExitStack() as stack:
-            given = None if mock_config is None else mocks.from_config(mock_config, self._trace, self._source.module)
+            given = (
+                None
+                if mock_config is None
+                else mocks.from_config(mock_config, self._trace, self._source.module, self._renames.dotted)
+            )
             if given is None:
-                lines, notes = self._infer(replay, call), _by_hand(self._trace)
+                lines, notes = self._infer(replay, call), console.by_hand(self._trace)
             else:
                 lines, notes = console.written_lines(given)
-                notes += _unknown_types(given, self._trace)
+                notes += console.unknown_types(given, self._trace)
             self._changes = self._source.changes()
             console.welcome(self._checkpoint, self.notes)
             console.preflight(lines, notes)
@@ -205,9 +214,12 @@ class ReplayEngine:
         self, function: str | None, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Iterator[tuple[Replay, Call]]:
         self._checkpoint.require_loadable()
-        with payload.definitions_from(self._source.main):
+        self._source.finder.check()
+        with self._source.loading():
             permissions, live = self._permissions, self._passthrough
-            replay = Replay(self._source.main, self._trace, permissions=permissions, passthrough=live, paced=self._pace)
+            replay = Replay(
+                self._source.loading, self._trace, permissions=permissions, passthrough=live, paced=self._pace
+            )
             with run.overriding(replay):  # an outside call that load_state or on_restore makes must not go out
                 call = self._call(function, args, kwargs)
             self._unseen = unseen()
@@ -260,10 +272,13 @@ class ReplayEngine:
     def _method(self, name: str) -> Any:
         if not self._checkpoint.agent_class_name:
             return self._function(name)
-        agent = state.restore(self._source.agent_class(), self._checkpoint.state)
+        tell = self._source.notes.append
+        agent = state.restore(
+            self._source.agent_class(), self._checkpoint.state, lambda *lost: tell(unfit.no_place(*lost))
+        )
         self._agent, method = agent, getattr(agent, name, None)
         if not callable(method):
-            raise TargetError(_no_such_method(agent, name))
+            raise TargetError(unfit.no_such_method(agent, name, self._checkpoint))
         return method
 
     def _function(self, name: str) -> Any:
@@ -325,6 +340,7 @@ class ReplayEngine:
         try:
             result = call.driven(make)
         except BaseException as error:
+            self._source.notes += unfit.lacking(error, self._agent, self._checkpoint)
             if replay.refusal is not None and error is not replay.refusal:
                 raise replay.refusal from error
             raise
@@ -365,29 +381,3 @@ def _scope(checkpoint: Checkpoint, trace_store: TraceReader | None) -> Trace:
     for each in checkpoint.earlier:
         own = own.merged(trace.subtree(each.span_id))
     return own
-
-
-def _by_hand(trace: Trace) -> list[str]:
-    """Say which recorded calls no decorator stands for: their bodies run in a replay."""
-    types = sorted({span.span_type for span in outcomes.outermost_served(trace) if not span.site})
-    return [
-        f"the trace has hand-written spans of type '{each}'; name the function they call: "
-        f"mock_config={{'{each}': 'module.function'}}"
-        for each in types
-    ]
-
-
-def _unknown_types(given: Sequence[mocks.Mock], trace: Trace) -> list[str]:
-    known = sorted({span.span_type for span in trace if span.span_type})
-    return [
-        f"the trace has no span of type '{mock.span_type}'; it has {', '.join(known) or 'none with a type'}."
-        for mock in given
-        if mock.span_type not in known
-    ]
-
-
-def _no_such_method(agent: Any, name: str) -> str:
-    cls = type(agent)
-    names = [each for each in dir(cls) if not each.startswith("_") and callable(getattr(cls, each, None))]
-    module = "__main__" if cls.__module__ in MAIN_NAMES else cls.__module__
-    return f"{module}.{cls.__qualname__} has no method {name!r}; {nearest(name, names)}"

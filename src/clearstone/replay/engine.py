@@ -15,7 +15,6 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from clearstone import nondet, run
-from clearstone.codec import payload
 from clearstone.errors import BeyondRecord, ReplayError, ReplayExhausted
 from clearstone.replay import arguments, stopping
 from clearstone.replay.effects import Effects
@@ -35,7 +34,6 @@ if TYPE_CHECKING:
     import contextlib
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
-    from clearstone.codec.payload import Definitions
     from clearstone.replay.ledger import Ledger, Verdict
     from clearstone.replay.match import Book, Served
     from clearstone.span import Site, Span
@@ -56,7 +54,7 @@ class Replay:
     """Answers served calls from a book and lets structural ones run again (see `clearstone.run.Run`).
 
     Args:
-        definitions: where code of the recorded ``__main__`` comes from.
+        loading: gives a context in which recorded code is found where it is today.
         trace: the recorded calls; without them no step is compared.
         permissions: what the guard allows and denies (see `clearstone.replay.guard.Guard`).
         passthrough: sites whose calls are made for real, as ``module:qualname`` or dotted.
@@ -65,7 +63,7 @@ class Replay:
 
     def __init__(
         self,
-        definitions: Definitions,
+        loading: Callable[[], contextlib.AbstractContextManager[None]],
         trace: Trace | None = None,
         *,
         permissions: tuple[frozenset[str], frozenset[str]] = (frozenset(), frozenset()),
@@ -73,7 +71,7 @@ class Replay:
         paced: bool = False,
     ) -> None:
         trace = trace if trace is not None else Trace("")
-        self._definitions = definitions
+        self.loading = loading
         self._lock = threading.RLock()  # reentrant: the collector may end a step, or a signal handler call, in there
         self._effects = Effects()
         self._open: dict[int, Step] = {}
@@ -105,10 +103,6 @@ class Replay:
         numbers, guard = self.record.numbers(), self.guard
         entries = [_left(span, numbers.get(span.span_id, 0)) for span in left]
         return self._ledger.closed(entries, tuple(guard.written), tuple(guard.read))
-
-    def loading(self) -> contextlib.AbstractContextManager[None]:
-        """Take code of the recorded ``__main__`` from where this replay does, for the ``with`` block."""
-        return payload.definitions_from(self._definitions)
 
     # --- the calls of the user's code --------------------------------------------------------------------------------
 
@@ -237,7 +231,8 @@ class Replay:
         if span is None:
             told = told or ("the record has no such step here",)
         elif found is None:
-            told = tuple(f"its arguments: {each}" for each in arguments.told_differences(span, call))
+            with self.loading():
+                told = tuple(f"its arguments: {each}" for each in arguments.told_differences(span, call))
         step = Step(self, made, span, told, is_first=not isinstance(run.current_span.get(), Step))
         self._open[id(step)] = step
         return step
