@@ -9,11 +9,11 @@ Invariant: an answer is given at the time that its pace says, and a served strea
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections.abc import AsyncGenerator, Generator
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, NoReturn, Self
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from types import TracebackType
 
     from clearstone.run import Answer
@@ -47,7 +47,7 @@ async def given_later(answer: Answer) -> Any:
     after everything else.
     """
     pace = answer.pace
-    if answer.pending is not None or isinstance(answer.error, asyncio.CancelledError):
+    if _has_no_end(answer):
         try:
             await asyncio.sleep(A_YEAR)
         finally:
@@ -56,6 +56,11 @@ async def given_later(answer: Answer) -> Any:
     elif pace is not None:
         await pace.later()
     return _result(answer)
+
+
+def _has_no_end(answer: Answer) -> bool:
+    """Whether it is for others to end it: for what cancelled it then, or for the end of all else."""
+    return answer.pending is not None or isinstance(answer.error, asyncio.CancelledError)
 
 
 # --- streams ---------------------------------------------------------------------------------------------------------
@@ -76,11 +81,59 @@ def played(answer: Answer) -> Generator[Any, Any, Any]:
     return answer.value
 
 
+class Coming:
+    """The recorded items of an async stream, each at its time, and its end. No generator: no loop keeps a list of it.
+
+    Args:
+        answer: what was recorded.
+    """
+
+    def __init__(self, answer: Answer) -> None:
+        self._answer = answer
+        self._items = iter(answer.chunks or ())
+        self._next: list[Any] = []
+        self._begun = self._closed = False
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Any:
+        """Wait for the next item: what is cancelled while it waits gets it the next time."""
+        pace = self._answer.pace
+        if pace is not None and not self._begun:
+            pace.opened()
+        self._begun = True
+        if not self._next and not self._closed:
+            self._next.extend(itertools.islice(self._items, 1))
+        if not self._next:
+            await self._end()
+        elif pace is not None:
+            await pace.come()
+        return self._next.pop()
+
+    async def _end(self) -> NoReturn:
+        """End as the stream did (see `given_later`); once it has, it is at its end."""
+        if self._closed:
+            raise StopAsyncIteration
+        try:
+            if _has_no_end(self._answer):
+                await asyncio.sleep(A_YEAR)
+        finally:
+            self.close()
+        raise self._answer.failure() or StopAsyncIteration
+
+    def close(self) -> None:
+        """End it here."""
+        self._closed = True
+        self._next.clear()
+        if self._answer.pace is not None:
+            self._answer.pace.finish()
+
+
 class _Served:
     """The record of a stream: its items, without the object they came from."""
 
-    def __init__(self, answer: Answer) -> None:
-        self._items: Iterator[Any] = played(answer)
+    _items: Any
 
     def __getattr__(self, name: str) -> Any:
         raise AttributeError(
@@ -96,13 +149,16 @@ class ServedStream(_Served, Generator[Any, Any, Any]):
         answer: what was recorded.
     """
 
+    def __init__(self, answer: Answer) -> None:
+        self._items: Generator[Any, Any, Any] = played(answer)
+
     def send(self, _: Any) -> Any:
         """Return the next item."""
         return next(self._items)
 
     def throw(self, error: Any, *rest: Any) -> Any:
         """End with `error`."""
-        return self._items.throw(error, *rest)  # type: ignore[attr-defined]  # a generator
+        return self._items.throw(error, *rest)
 
     def __enter__(self) -> Self:
         return self
@@ -118,16 +174,17 @@ class ServedAsyncStream(_Served, AsyncGenerator[Any, Any]):
         answer: what was recorded.
     """
 
+    def __init__(self, answer: Answer) -> None:
+        self._items = Coming(answer)
+
     async def asend(self, _: Any) -> Any:
         """Return the next item."""
-        try:
-            return next(self._items)
-        except StopIteration:
-            raise StopAsyncIteration from None
+        return await anext(self._items)
 
-    async def athrow(self, error: Any, *rest: Any) -> Any:
+    async def athrow(self, error: Any, *_: Any) -> Any:
         """End with `error`."""
-        return self._items.throw(error, *rest)  # type: ignore[attr-defined]  # a generator
+        self._items.close()
+        raise error
 
     async def close(self) -> None:
         """Read no further."""

@@ -124,10 +124,14 @@ async def _async_stream(made: _Made) -> AsyncGenerator[Any, Any]:
     """Drive an async generator (see `_stream`)."""
     call = made.begin()
     if call.answer is not None:
-        from clearstone.answers import played
+        from clearstone.answers import Coming
 
-        for recorded in played(call.answer):
-            yield recorded
+        coming = Coming(call.answer)
+        try:
+            async for recorded in coming:
+                yield recorded
+        finally:
+            coming.close()
         return
     stream: Any = None
     step: Any = None

@@ -62,6 +62,12 @@ class Pace(Protocol):
     def read(self, items: Iterable[Any]) -> Iterator[Any]:
         """Give the items of a stream, which ends with them."""
 
+    def opened(self) -> None:
+        """An async stream is read; it ends with `finish`."""
+
+    async def come(self) -> None:
+        """Wait for the next item of an async stream."""
+
     def at_once(self) -> None:
         """End it: nobody awaits it."""
 

@@ -13,6 +13,7 @@ model's answers would pass for the new one's).
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, get_args
@@ -199,8 +200,8 @@ class ForkedReplay(Replay):
         if not isinstance(call, RecordedCall):  # the recorder had a fault
             return replayed if replayed is not None else call
         if replayed is not None and replayed.answer is not None:
-            answer = replayed.answer
-            return ServedCall(replace(answer, pace=_RecordedPace(answer, call)))
+            pace = _RecordedPace(replayed.answer, call)
+            return ServedCall(replace(replayed.answer, chunks=pace.items(), pace=pace))
         call.__class__ = ForkedCall  # made by a recorder that knows nothing of forks, and is to be the current span
         call.inside = replayed
         return call  # type: ignore[no-any-return]  # of a class that it was not made of
@@ -353,38 +354,41 @@ class _PlayedAndKept:
 
 
 class _RecordedPace:
-    """The end of a served call, told to its record (see `clearstone.run.Pace`)."""
+    """The end of a served call, told to its record (see `clearstone.run.Pace`).
+
+    Args:
+        answer: what is given; its items are to be read through `items`.
+        call: the record.
+    """
 
     def __init__(self, answer: Answer, call: RecordedCall) -> None:
         self._answer = answer
         self._call = call
         self._pace: Pace | None = answer.pace
+        self._items: deque[Any] = deque()
+        self._is_read = self._has_ended = False
         if answer.awaited:
             call.awaiting()
 
-    def read(self, items: Iterable[Any]) -> Iterator[Any]:
-        """Give the items of a stream, and record them."""
-        call, answer = self._call, self._answer
-        if call.chunks is None:  # no generator's
-            call.streaming(answer.stream)
+    def items(self) -> Iterator[Any] | None:
+        """Give the items of the answer, noting that they will be given."""
+        return self._noted(self._answer.chunks) if self._answer.chunks is not None else None
+
+    def _noted(self, items: Iterable[Any]) -> Iterator[Any]:
         try:
-            for item in self._pace.read(items) if self._pace is not None else items:
-                call.chunk(item)
+            for item in items:
+                self._items.append(item)
                 yield item
-        except GeneratorExit:
-            call.closed()
+        except Exception as error:  # the record ends before its consumer does
+            self._end(error)
             raise
-        except BaseException as error:
-            call.raised(error)
-            raise
-        self._end()
+        self._is_read = True
 
     def at_once(self) -> None:
         """End a call that nobody awaits."""
         if self._pace is not None:
             self._pace.at_once()
-        if self._answer.chunks is None:
-            self._end()
+        self._end_but_streams()
 
     async def later(self) -> None:
         """End a call that is awaited."""
@@ -392,22 +396,57 @@ class _RecordedPace:
             if self._pace is not None:
                 await self._pace.later()
         except BaseException as error:
-            self._call.raised(error)
+            self._end(error)
             raise
-        if self._answer.chunks is None:
-            self._end()
+        self._end_but_streams()
+
+    def opened(self) -> None:
+        """Begin to read a stream."""
+        if self._call.chunks is None:  # no generator's
+            self._call.streaming(self._answer.stream)
+        if self._pace is not None:
+            self._pace.opened()
+
+    def read(self, items: Iterable[Any]) -> Iterator[Any]:
+        """Give the items of a stream, and record each when it is given."""
+        self.opened()
+        try:
+            for item in self._pace.read(items) if self._pace is not None else items:
+                self._call.chunk(self._items.popleft())
+                yield item
+        finally:
+            self.finish()
+
+    async def come(self) -> None:
+        """Wait for the time of the next item, and record it."""
+        if self._pace is not None:
+            await self._pace.come()
+        self._call.chunk(self._items.popleft())
 
     def finish(self) -> None:
-        """End a call that was cancelled, or had not ended when the record did."""
+        """End a stream here, or a call that was cancelled, or had not ended when the record did."""
         if self._pace is not None:
             self._pace.finish()
-        self._call.raised(self._answer.error or asyncio.CancelledError())
-
-    def _end(self) -> None:
         answer = self._answer
-        if answer.pending is not None:
-            self._call.closed()
-        elif answer.error is not None:
-            self._call.raised(answer.error)
+        if answer.pending is not None or (answer.chunks is None and answer.error is not None):
+            self._end(answer.error or asyncio.CancelledError())
+        elif answer.chunks is not None and not self._is_read:
+            self._end(GeneratorExit())
         else:
-            self._call.returned(answer.value)
+            self._end(answer.error)
+
+    def _end_but_streams(self) -> None:
+        if self._answer.chunks is None:
+            self._end(self._answer.error)
+
+    def _end(self, error: BaseException | None) -> None:
+        if self._has_ended:
+            return
+        self._has_ended = True
+        with nondet.real_entropy():
+            if isinstance(error, GeneratorExit):
+                self._call.closed()
+            elif error is not None:
+                self._call.raised(error)
+            else:
+                self._call.returned(self._answer.value)

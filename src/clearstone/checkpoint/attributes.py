@@ -86,6 +86,11 @@ def follow(obj: Any, names: Sequence[str]) -> Any:
     return functools.reduce(attribute, names, obj)
 
 
+def has_place(obj: Any, name: str) -> bool:
+    """Whether an object has a slot of that name, or a dict."""
+    return name in slots_of(type(obj)) or in_dict(obj) is not None
+
+
 def put(obj: Any, name: str, value: Any) -> None:
     """Set an attribute.
 

@@ -9,11 +9,10 @@ from __future__ import annotations
 
 import functools
 import io
-import pickle
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from clearstone.codec import inert
+from clearstone.codec import inert, renames
 from clearstone.codec.machine import LONGEST_KEY
 from clearstone.codec.nodes import Name, Object, Unreadable
 
@@ -88,7 +87,7 @@ def _join(snapshot: Snapshot, agent: Any, read: Read, fill: Callable[[Any, Any],
 # --- loaded ----------------------------------------------------------------------------------------------------------
 
 
-class _Unpickler(pickle.Unpickler):
+class _Unpickler(renames.Unpickler):
     def __init__(self, file: io.BytesIO, seeds: list[Any], buffers: list[bytearray]) -> None:
         super().__init__(file, buffers=buffers)
         self._seeds = seeds

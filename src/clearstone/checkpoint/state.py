@@ -20,19 +20,20 @@ from types import BuiltinFunctionType, SimpleNamespace
 from typing import TYPE_CHECKING, Any, Literal
 
 from clearstone.checkpoint import restoring
-from clearstone.checkpoint.attributes import NOTHING, in_dict, in_slots, put
-from clearstone.checkpoint.joining import joined
+from clearstone.checkpoint.attributes import NOTHING, has_place, in_dict, in_slots, put
+from clearstone.checkpoint.joining import joined, names_in
 from clearstone.checkpoint.missing import Missing, MissingMember
 from clearstone.checkpoint.options import options_of
 from clearstone.checkpoint.pickling import Replaced, StatePickler, Survey, described, secret, secrets_in
 from clearstone.checkpoint.refusals import find
 from clearstone.checkpoint.snapshots import Placed, Segment, Snapshot
 from clearstone.checkpoint.takers import taker_of
-from clearstone.codec import payload
+from clearstone.codec import payload, renames
 from clearstone.errors import StateError
+from clearstone.nearest import nearest
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from clearstone.checkpoint.takers import Taker
 
@@ -198,19 +199,28 @@ class _Taking:
         return next(iter(survey.refused.values()), "what refuses in it cannot be found")
 
 
-def restore(agent_class: type, state: AgentState) -> Any:
+def restore(agent_class: type, state: AgentState, no_place: Callable[[Any, str], object] | None = None) -> Any:
     """Make an agent of `agent_class` with that state, without calling its constructor.
+
+    Args:
+        agent_class: the class.
+        state: the state.
+        no_place: told of an attribute that the class has no slot for, and of its agent; None: that is an error.
 
     Raises:
         StateError: the state does not load, or the class does not take it.
     """
     agent = _blank(agent_class)
     values = load_values(state, agent)
+    values = {renames.todays_attribute(agent, name): value for name, value in values.items()}
     if state.form == "methods":
         _give_to_load_state(agent, _brought_back(agent_class, values, state.missing))
     else:
         for name, value in values.items():
-            put(agent, name, value)
+            if no_place is None or has_place(agent, name):
+                put(agent, name, value)
+            else:
+                no_place(agent, name)
     restoring.fill(agent, state.missing)
     return agent
 
@@ -230,9 +240,10 @@ def load_values(state: AgentState, agent: Any) -> dict[str, Any]:
     try:
         return joined(state.snapshot, agent)
     except Exception as error:
+        lost = renames.lost(error, lambda: names_in(state.snapshot)) or "Restore the class or module it names."
         raise StateError(
-            f"the saved state does not load: {type(error).__name__}: {error}. Restore the class or module it names, "
-            f"or look at the state with 'clearstone inspect'."
+            f"the saved state does not load: {type(error).__name__}: {error}. {lost} 'clearstone inspect' shows the "
+            f"state without loading it."
         ) from error
 
 
@@ -291,4 +302,17 @@ def _give_to_load_state(agent: Any, values: dict[str, Any]) -> None:
     try:
         agent.load_state(values)
     except Exception as error:
-        raise StateError(f"{type(agent).__qualname__}.load_state() raised {type(error).__name__}: {error}") from error
+        told = f"{type(agent).__qualname__}.load_state() raised {type(error).__name__}: {error}"
+        raise StateError(f"{told}{_not_in(values, error, type(agent))}") from error
+
+
+def _not_in(values: dict[str, Any], error: Exception, cls: type) -> str:
+    """Say so where `load_state` asked for what the recorded state does not have."""
+    name = error.args[0] if type(error) is KeyError and error.args else None
+    if not isinstance(name, str) or name in values:
+        return ""
+    key = f"{cls.__module__}:{cls.__qualname__}"
+    return (
+        f". The recorded state has no {name!r}; {nearest(name, map(str, values))}. Let load_state() do without it "
+        f"(state.get({name!r}, ...)), or say what it was called: --map {key}.OLD={key}.{name}."
+    )

@@ -48,6 +48,15 @@ _deny = click.option("--deny", multiple=True, type=click.Choice(["files"]), help
 _live = click.option(
     "--live", "passthrough", multiple=True, metavar="FUNCTION", help="Call this decorated function for real."
 )
+_pace = click.option("--pace", is_flag=True, help="Give the items of recorded streams at the pace they came.")
+_map = click.option(
+    "--map",
+    "renamed",
+    multiple=True,
+    metavar="OLD=NEW",
+    callback=lambda _, __, given: _pairs(given),
+    help="Look for the module, or module:name, OLD under its name of today.",
+)
 _function = click.option("--function", metavar="NAME", help="Call this method instead of the one that failed.")
 
 
@@ -116,9 +125,19 @@ def inspect(checkpoint: str, as_json: bool) -> None:
         render.inspection(found)
 
 
+def _pairs(given: tuple[str, ...]) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for each in given:
+        old, equals, new = each.partition("=")
+        if not equals or found.setdefault(old, new) != new:
+            why = "says of nothing where it is now" if not equals else f"says otherwise than {old}={found[old]}"
+            raise click.BadParameter(f"{each!r} {why}; write old.module=new.module or old.module:Old=new.module:New")
+    return found
+
+
 def _replaying(command: Callable[..., Any]) -> Callable[..., Any]:
     """Add the options that every replay has, in the order the help lists them."""
-    for option in reversed((_function, _code, _state_only, _strict, _allow, _deny, _live)):
+    for option in reversed((_function, _code, _state_only, _strict, _allow, _deny, _live, _pace, _map)):
         command = option(command)
     return command
 

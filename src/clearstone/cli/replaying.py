@@ -58,6 +58,8 @@ class Options(TypedDict):
     allow: tuple[str, ...]
     deny: tuple[str, ...]
     passthrough: tuple[str, ...]
+    pace: bool
+    renamed: dict[str, str]
 
 
 def replay_checkpoint(checkpoint: Checkpoint, options: Options, *, function: str | None, as_json: bool) -> int:

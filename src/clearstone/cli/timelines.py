@@ -40,12 +40,11 @@ def timeline(ctx: click.Context, reference: str, expression: str, code: Any, as_
     from clearstone.checkpoint.timeline import readings
     from clearstone.cli import printing
     from clearstone.cli.references import load_checkpoint
-    from clearstone.codec import payload
 
     found = load_checkpoint(reference)
     classes = _Classes(code)
     with (
-        payload.definitions_from(classes.source(found).main),
+        classes.source(found).loading(),
         contextlib.redirect_stdout(sys.stderr),  # what the agent prints is no reading
         printing.patience("Restoring the agent at every checkpoint ..."),
     ):

@@ -20,6 +20,7 @@ from types import NoneType
 from typing import TYPE_CHECKING, Any, Final
 
 from clearstone.codec.nodes import LEAVES, Aside, Key, Name, Node, Object, Unreadable, walk
+from clearstone.codec.renames import current, todays
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -201,6 +202,7 @@ class Machine:
         """Note a global, and return the node that stands for it."""
         if _is_name(module) and _is_name(qualname):
             found = _named(str(module), str(qualname), self.protocol)
+            found = found if current.get() is None else Name(*todays(found.module, found.qualname))
             self.names[found.key] = None
             return found
         self.names[":".join(str(part) if _is_name(part) else "?" for part in (module, qualname))] = None

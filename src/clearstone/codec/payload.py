@@ -28,7 +28,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from clearstone.codec import redact
+from clearstone.codec import redact, renames
 from clearstone.codec.buffers import pack, unpack
 from clearstone.errors import UnservableOutcome
 from clearstone.span import BLOB, BUFFERS, CODEC_MASK, CODECS, MAIN_NAMES, REDACTED, Payload
@@ -245,9 +245,12 @@ def load(payload: Payload) -> Any:
     try:
         return load_bytes(payload.data, payload.buffers)
     except Exception as error:
+        from clearstone.codec import inert
+
+        gone = renames.lost(error, lambda: inert.names(payload.data))
+        then = gone or "Look at it with 'clearstone show'; restore the class or module it names, then replay again."
         raise UnservableOutcome(
-            f"a recorded value does not load today: {type(error).__name__}: {error}. "
-            f"Look at it with 'clearstone show'; restore the class or module it names, then replay again."
+            f"a recorded value does not load today: {type(error).__name__}: {error}. {then}"
         ) from error
 
 
@@ -258,6 +261,8 @@ def load_bytes(data: bytes, buffers: Sequence[bytes] = ()) -> Any:
         data: a pickle.
         buffers: what it left out, in order; the loaded value gets copies that can be written to.
     """
+    if renames.current.get() is not None:
+        return renames.Unpickler(io.BytesIO(data), buffers=map(bytearray, buffers)).load()
     return pickle.loads(data, buffers=[bytearray(each) for each in buffers]) if buffers else pickle.loads(data)
 
 
@@ -270,17 +275,19 @@ _restored: ContextVar[Callable[[], Any] | None] = ContextVar("clearstone_restore
 
 
 @contextlib.contextmanager
-def definitions_from(source: Definitions) -> Iterator[None]:
+def definitions_from(source: Definitions, finder: renames.Finder | None = None) -> Iterator[None]:
     """Take functions and classes of the recorded `__main__` from elsewhere while loading.
 
     Args:
         source: asked when the first definition is met; returns today's module of the script, or None for the code
             that was stored. Outside this context it is the running ``__main__`` where that is the same file.
+        finder: knows what has another name today, in any module.
     """
-    token = _definitions.set(source)
+    token, found = _definitions.set(source), renames.current.set(finder)
     try:
         yield
     finally:
+        renames.current.reset(found)
         _definitions.reset(token)
 
 
@@ -318,6 +325,10 @@ def find_definition(module: ModuleType, qualname: str) -> Any:
 
 def todays_definition(file: str, qualname: str) -> Any:
     """Return the definition that replaces the stored one of the script `file`, or None."""
+    finder = renames.current.get()
+    found = finder.find("__main__", qualname) if finder is not None else NotImplemented
+    if found is not NotImplemented:
+        return found
     source = _definitions.get()
     module = source() if source is not None else _running_main(file)
     return find_definition(module, qualname) if module is not None else None
@@ -368,6 +379,9 @@ def named(module: str, qualname: str) -> Any:
     Raises:
         AttributeError: it is not there today.
     """
+    finder = renames.current.get()
+    if finder is not None and finder.name(module, qualname) != (module, qualname):
+        return finder.find(module, qualname)
     found = find_definition(importlib.import_module(module), qualname)
     if found is None:
         raise AttributeError(f"{module} has no {qualname} today")

@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from clearstone import nondet
+from clearstone.replay import stopping
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Coroutine
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,9 +38,9 @@ class Call:
         """Make the call and wait for what it gives: coroutines are run, generators are read to their end."""
         result = self.function(*self.args, **self.kwargs)
         if inspect.iscoroutine(result):
-            return nondet.run(result)
+            return nondet.run(_stoppable(result))
         if inspect.isasyncgen(result):
-            return nondet.run(_collected(result))
+            return nondet.run(_stoppable(_collected(result)))
         return list(result) if inspect.isgenerator(result) else result
 
     def driven(self, make: Callable[[], Any]) -> Any:
@@ -64,6 +65,11 @@ class Call:
     def first_code(self) -> Any:
         """The code of the innermost function: decorators that say what they wrap are looked through."""
         return getattr(inspect.unwrap(getattr(self.function, "__func__", self.function)), "__code__", None)
+
+
+def _stoppable(coroutine: Coroutine[Any, Any, Any]) -> Coroutine[Any, Any, Any]:
+    stop = stopping.current.get()
+    return coroutine if stop is None else stop.over(coroutine)
 
 
 async def _collected(stream: Any) -> list[Any]:

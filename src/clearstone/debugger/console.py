@@ -7,12 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 from clearstone.codec.payload import safe_repr, safe_str
 from clearstone.errors import BeyondRecord, ReplayExhausted
+from clearstone.replay import outcomes
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from clearstone.checkpoint.model import Checkpoint
     from clearstone.replay.mocks import Mock
+    from clearstone.span import Trace
 
 RULE = "-" * 60
 _ASCII = str.maketrans({"🕰": None, "\ufe0f": None, "✅": None, "❌": None, "⚠": "!"})
@@ -103,3 +105,23 @@ def whole_repr(value: Any) -> str:
         return repr(value)
     except Exception:
         return safe_repr(value)
+
+
+def by_hand(trace: Trace) -> list[str]:
+    """Say which recorded calls no decorator stands for: their bodies run in a replay."""
+    types = sorted({span.span_type for span in outcomes.outermost_served(trace) if not span.site})
+    return [
+        f"the trace has hand-written spans of type '{each}'; name the function they call: "
+        f"mock_config={{'{each}': 'module.function'}}"
+        for each in types
+    ]
+
+
+def unknown_types(given: Sequence[Mock], trace: Trace) -> list[str]:
+    """Say which types of a written configuration the trace has no span of."""
+    known = sorted({span.span_type for span in trace if span.span_type})
+    return [
+        f"the trace has no span of type '{mock.span_type}'; it has {', '.join(known) or 'none with a type'}."
+        for mock in given
+        if mock.span_type not in known
+    ]

@@ -10,26 +10,27 @@ from __future__ import annotations
 
 import contextlib
 from copy import copy
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from clearstone import run
 from clearstone.checkpoint import state
 from clearstone.checkpoint.fingerprints import in_one_line
-from clearstone.codec import payload
 from clearstone.codec.arguments import load_arguments
-from clearstone.debugger import console
+from clearstone.codec.renames import Renames
+from clearstone.debugger import console, unfit
 from clearstone.debugger.calls import Call
+from clearstone.debugger.elsewhere import elsewhere
 from clearstone.debugger.terminal import ReplayPdb, SessionLeft
 from clearstone.errors import ConfigurationError, TargetError, TraceNotFoundError
-from clearstone.nearest import nearest
-from clearstone.replay import mocks, outcomes, positions
+from clearstone.replay import mocks, moved, positions
 from clearstone.replay.determinism import staged
 from clearstone.replay.engine import Replay
 from clearstone.replay.guard import chosen, permissions, unseen
 from clearstone.replay.ledger import Ledger
 from clearstone.replay.match import InferredBook, config, served
 from clearstone.replay.source import Code, Source
-from clearstone.span import MAIN_NAMES, Trace
+from clearstone.span import Trace
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -60,6 +61,9 @@ class ReplayEngine:
         passthrough: decorated functions that are called for real, dotted (``"app.tools.search"``) or as sites
             (``"app.tools:search"``). Their calls are ``live`` in the `ledger`.
         everywhere: whether the guard also holds for code that runs beside the replay, in any thread of the process.
+        pace: whether the items of recorded streams really take the time that they took; else they are given at once.
+        renamed: what has another name today than it had: ``{"old.module": "new.module"}``, or of a class, function,
+            method or attribute ``{"old.module:Old": "new.module:New"}``.
 
     `told` is the exception that ended the last session, after the session has printed it.
     """
@@ -75,18 +79,19 @@ class ReplayEngine:
         deny: Iterable[str] | str = (),
         passthrough: Iterable[str] | str = (),
         everywhere: bool = False,
+        pace: bool = False,
+        renamed: Mapping[str, str] | None = None,
     ) -> None:
         if code not in {"today", "recorded"}:
             raise ConfigurationError(f"code={code!r} is neither 'today' nor 'recorded'")
-        self._checkpoint = checkpoint
         self._code: Code = code
-        self._source = Source(checkpoint, code)
-        self._whole = _whole(checkpoint, trace_store)
-        self._trace = _scope(checkpoint, self._whole)
+        self._renames = Renames.of(renamed or {})
+        self._use(checkpoint, _whole(checkpoint, trace_store))
         self._strict = strict
         self._permissions = permissions(allow, deny)
-        self._passthrough = chosen(passthrough)
+        self._passthrough = {self._renames.dotted(each.replace(":", ".", 1)) for each in chosen(passthrough)}
         self._everywhere = everywhere
+        self._pace = pace
         self._ledger = Ledger()
         self._agent: Any = None
         self._changes: tuple[Change, ...] = ()
@@ -117,7 +122,7 @@ class ReplayEngine:
     def notes(self) -> tuple[str, ...]:
         """What a reader of the result should know: what is different here, where code came from, what of it changed."""
         unseen = [f"What {each} sends is not seen by the guard." for each in self._unseen]
-        return (*self._source.notes, *unseen, *filter(None, [in_one_line(self._changes)]))
+        return (*self._source.notes, *self._source.finder.notes(), *unseen, *filter(None, [in_one_line(self._changes)]))
 
     @property
     def changed_code(self) -> tuple[Change, ...]:
@@ -125,7 +130,7 @@ class ReplayEngine:
         return self._changes
 
     def replay_from_checkpoint(self, /, *args: Any, function_name: str | None = None, **kwargs: Any) -> Any:
-        """Call a method of the restored agent.
+        """Call a method of the restored agent. Inside a running event loop, which would stand still, await `areplay`.
 
         Args:
             *args: its positional arguments; without `function_name` the first is the method's name. With neither, the
@@ -147,6 +152,17 @@ class ReplayEngine:
             self._changes = self._source.changes()
             with staged(self._checkpoint, replay, everywhere=self._everywhere):
                 return self._driven(replay, call)
+
+    async def areplay(self, /, *args: Any, function_name: str | None = None, **kwargs: Any) -> Any:
+        """Call a method of the restored agent in a thread of its own, while the running event loop goes on.
+
+        Other tasks see the real clock and their own random numbers; the agent sees a copy of this task's context
+        variables. Replays that are awaited at once take turns. Cancelling it ends the replay and waits for that: what
+        is awaited in it is cancelled, plain code ends at its next decorated call.
+
+        Args, Returns, Raises: as `replay_from_checkpoint`.
+        """
+        return await elsewhere(partial(self.replay_from_checkpoint, *args, function_name=function_name, **kwargs))
 
     def start_debugging_session(
         self,
@@ -173,12 +189,16 @@ class ReplayEngine:
             As `replay_from_checkpoint`; and TargetError: a mock target does not exist (names the nearest).
         """
         with self._prepared(function_to_replay, args, kwargs) as (replay, call), contextlib.ExitStack() as stack:
-            given = None if mock_config is None else mocks.from_config(mock_config, self._trace, self._source.module)
+            given = (
+                None
+                if mock_config is None
+                else mocks.from_config(mock_config, self._trace, self._source.module, self._renames.dotted)
+            )
             if given is None:
-                lines, notes = self._infer(replay, call), _by_hand(self._trace)
+                lines, notes = self._infer(replay, call), console.by_hand(self._trace)
             else:
                 lines, notes = console.written_lines(given)
-                notes += _unknown_types(given, self._trace)
+                notes += console.unknown_types(given, self._trace)
             self._changes = self._source.changes()
             console.welcome(self._checkpoint, self.notes)
             console.preflight(lines, notes)
@@ -258,10 +278,17 @@ class ReplayEngine:
     def _of(self, checkpoint: Checkpoint) -> ReplayEngine:
         """Return an engine of another checkpoint of the same trace, which replays as this one does."""
         other = copy(self)
-        other._checkpoint, other._source = checkpoint, Source(checkpoint, self._code)
-        other._whole = _whole(checkpoint, None).merged(self._whole)
-        other._trace = _scope(checkpoint, other._whole)
+        other._use(checkpoint, checkpoint.trace.merged(self._recorded))
         return other
+
+    def _use(self, checkpoint: Checkpoint, recorded: Trace) -> None:
+        """Replay this checkpoint; what of its record has another name today is renamed."""
+        self._recorded = recorded
+        self._checkpoint = moved.checkpoint_of(checkpoint, self._renames)
+        self._source = Source(self._checkpoint, self._code, self._renames)
+        self._whole = moved.trace_of(recorded, self._renames)
+        self._trace = _scope(self._checkpoint, self._whole)
+        self._source.finder.used(*moved.names_in(checkpoint, _scope(checkpoint, recorded)))
 
     # --- before the call ---------------------------------------------------------------------------------------------
 
@@ -274,8 +301,12 @@ class ReplayEngine:
         make: Callable[..., Any] = Replay,
     ) -> Iterator[tuple[Any, Call]]:
         self._checkpoint.require_loadable()
-        with payload.definitions_from(self._source.main):
-            replay = make(self._source.main, self._trace, permissions=self._permissions, passthrough=self._passthrough)
+        self._source.finder.check()
+        with self._source.loading():
+            permissions, live = self._permissions, self._passthrough
+            replay = make(
+                self._source.loading, self._trace, permissions=permissions, passthrough=live, paced=self._pace
+            )
             with run.overriding(replay):  # an outside call that load_state or on_restore makes must not go out
                 call = self._call(function, args, kwargs)
             self._unseen = unseen()
@@ -328,10 +359,13 @@ class ReplayEngine:
     def _method(self, name: str) -> Any:
         if not self._checkpoint.agent_class_name:
             return self._function(name)
-        agent = state.restore(self._source.agent_class(), self._checkpoint.state)
+        tell = self._source.notes.append
+        agent = state.restore(
+            self._source.agent_class(), self._checkpoint.state, lambda *lost: tell(unfit.no_place(*lost))
+        )
         self._agent, method = agent, getattr(agent, name, None)
         if not callable(method):
-            raise TargetError(_no_such_method(agent, name))
+            raise TargetError(unfit.no_such_method(agent, name, self._checkpoint))
         return method
 
     def _function(self, name: str) -> Any:
@@ -396,6 +430,7 @@ class ReplayEngine:
         try:
             result = call.driven(make or call)
         except BaseException as error:
+            self._source.notes += unfit.lacking(error, self._agent, self._checkpoint)
             if replay.refusal is not None and error is not replay.refusal:
                 raise replay.refusal from error
             raise
@@ -440,29 +475,3 @@ def _scope(checkpoint: Checkpoint, trace: Trace) -> Trace:
     for each in checkpoint.earlier:
         own = own.merged(trace.subtree(each.span_id))
     return own
-
-
-def _by_hand(trace: Trace) -> list[str]:
-    """Say which recorded calls no decorator stands for: their bodies run in a replay."""
-    types = sorted({span.span_type for span in outcomes.outermost_served(trace) if not span.site})
-    return [
-        f"the trace has hand-written spans of type '{each}'; name the function they call: "
-        f"mock_config={{'{each}': 'module.function'}}"
-        for each in types
-    ]
-
-
-def _unknown_types(given: Sequence[mocks.Mock], trace: Trace) -> list[str]:
-    known = sorted({span.span_type for span in trace if span.span_type})
-    return [
-        f"the trace has no span of type '{mock.span_type}'; it has {', '.join(known) or 'none with a type'}."
-        for mock in given
-        if mock.span_type not in known
-    ]
-
-
-def _no_such_method(agent: Any, name: str) -> str:
-    cls = type(agent)
-    names = [each for each in dir(cls) if not each.startswith("_") and callable(getattr(cls, each, None))]
-    module = "__main__" if cls.__module__ in MAIN_NAMES else cls.__module__
-    return f"{module}.{cls.__qualname__} has no method {name!r}; {nearest(name, names)}"

@@ -114,14 +114,14 @@ def deterministic(
     """Give this context a clock that only sleeping moves and entropy that comes from a seed.
 
     It holds for code run inside the ``with``, for tasks made there, `asyncio.to_thread`, and whatever runs in a copy of
-    this context. Other threads and tasks see the real clock and entropy, except through the functions of `random` and
+    this context. Other threads and tasks see the real clock and entropy, except through the functions of
     `numpy.random`, whose state exists once per process. Contexts nest; the inner one holds.
 
     Args:
         start_ns: where the wall clock starts, in nanoseconds since the epoch.
         seed: what all entropy is made from; equal arguments give equal values.
         random_state: a value of ``random.getstate()`` for the functions of `random`, which are seeded from `seed` if
-            it is None. The caller's state is put back at the end.
+            it is None.
 
     Yields:
         The clock of the context.
@@ -133,11 +133,11 @@ def deterministic(
     """
     clock = clocks.VirtualClock(start_ns)
     with contextlib.ExitStack() as stack:
-        stack.enter_context(entropies.random_functions(seed, random_state))
+        entropy = entropies.Entropy(seed, random_state)
         stack.enter_context(entropies.numpy_functions(seed))
         stack.enter_context(keeping(frozenset(KINDS)))
         stack.enter_context(_setting(clocks.current, clock))
-        stack.enter_context(_setting(entropies.current, entropies.Entropy(seed)))
+        stack.enter_context(_setting(entropies.current, entropy))
         yield clock
 
 
@@ -156,7 +156,8 @@ def go_live() -> int:
 @contextlib.contextmanager
 def real_entropy() -> Iterator[None]:
     """Ask for real entropy inside the ``with``: ids of what is recorded must not come twice."""
-    with _setting(entropies.current, None):
+    entropy = entropies.current.get()
+    with _setting(entropies.current, entropy.as_real() if entropy is not None else None):
         yield
 
 

@@ -24,7 +24,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from clearstone.nondet import clock as clocks
-from clearstone.nondet import drawn
+from clearstone.nondet import drawn, global_random
 from clearstone.nondet import entropy as entropies
 from clearstone.nondet.patches import AttributePatch, builtin_patch
 
@@ -43,18 +43,18 @@ LONGEST_SLEEP = 2**63 - 1  # nanoseconds; beyond it time.sleep raises OverflowEr
 def patches() -> tuple[Patch, ...]:
     """Return the patches of the steady clocks, `time.sleep`, and of what time-machine leaves alone."""
     made = [patch for name in STEADY_CLOCKS if hasattr(time, name) for patch in _clock_patches(name)]
-    made += [builtin_patch(time, "sleep", _sleep), builtin_patch(time, "ctime", _ctime)]
+    made += [_sleeping(), builtin_patch(time, "ctime", _ctime)]
     made += [builtin_patch(time, "asctime", _asctime)]
     return (*made, AttributePatch(threading.Condition, "wait", _wait))
 
 
 @functools.cache
 def entropy_patches() -> tuple[Patch, ...]:
-    """Return the patch of `os.urandom`, which `SystemRandom` and `secrets` ask too."""
-    made = builtin_patch(os, "urandom", _urandom)
+    """Return the patches of the functions of `random`, and of `os.urandom`, which `SystemRandom` and `secrets` ask."""
+    made, functions = builtin_patch(os, "urandom", _urandom), tuple(global_random.patches())
     if isinstance(made, AttributePatch):  # which misses the alias that the two use
-        return made, AttributePatch(random, "_urandom", _urandom)
-    return (made,)
+        return made, AttributePatch(random, "_urandom", _urandom), *functions
+    return (made, *functions)
 
 
 def _clock_patches(name: str) -> Iterator[Patch]:
@@ -67,6 +67,16 @@ def real_monotonic() -> float:
     """Return the real monotonic clock in seconds, wherever it is called."""
     seconds: float = patches()[0].original()
     return seconds
+
+
+def real_sleep(seconds: float) -> None:
+    """Sleep really, wherever it is called; a signal's handler may end it by what it raises."""
+    _sleeping().original(seconds)
+
+
+@functools.cache
+def _sleeping() -> Patch:
+    return builtin_patch(time, "sleep", _sleep)
 
 
 def _seconds(name: str, original: Callable[[], float], real: Patch) -> Callable[[], float]:

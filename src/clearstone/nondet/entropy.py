@@ -2,15 +2,16 @@
 
 Idea: nearly everything in Python that is random asks `os.urandom` in the end: uuid4, secrets, SystemRandom, numpy's
 default_rng. `Entropy` is the stream that answers it. What does not ask (`random.Random()`, whose seeding reads the
-kernel in C) is seeded from the same stream. The generators that exist once per process, behind the functions of
-`random` and `numpy.random`, get a state for the time of the context and their own back at its end.
+kernel in C) is seeded from the same stream. Behind the functions of `random` a context has a generator of its own
+(`clearstone.nondet.global_random`). That of `numpy.random` exists once per process: it gets a state for the time of the
+context and its own back at the end.
 
 Invariant: a generator seeded by its owner, or made before the context, is left alone. The caller's global state
 is back when the last context that borrowed it is gone, in whatever order they end.
 
 Refused: a counter that all uses share (one more call anywhere would change every other value; each consumer's own label
-keeps the seeds of unlike things apart); a global generator per context (the functions of `random` are bound methods
-that user code has already imported).
+keeps the seeds of unlike things apart); a generator per context behind the functions of `numpy.random` (they are bound
+to one object of C code, that user code has already imported).
 """
 
 from __future__ import annotations
@@ -24,9 +25,9 @@ import random
 import sys
 import threading
 from contextvars import ContextVar
+from copy import copy
 from dataclasses import dataclass
 from functools import partial
-from types import MethodType
 from typing import TYPE_CHECKING, Any
 
 from clearstone.errors import ConfigurationError
@@ -60,9 +61,16 @@ class Entropy:
 
     Args:
         seed: any bytes; equal seeds give equal streams.
+        random_state: what ``random.getstate()`` returned, for the functions of `random`; None for one made from `seed`.
+
+    Raises:
+        ConfigurationError: when `random_state` is no such value.
     """
 
-    def __init__(self, seed: bytes) -> None:
+    def __init__(self, seed: bytes, random_state: tuple[Any, ...] | None = None) -> None:
+        self.generator = random.Random(derive(seed, "random"))  # noqa: S311 - the user's own random numbers
+        if random_state is not None:
+            _set(self.generator, random_state)
         self._key = derive(seed, "stream")
         self._blocks = itertools.count()
         own = derive(seed, "uuid1")
@@ -72,6 +80,12 @@ class Entropy:
         self._lock = threading.RLock()
         self.is_live = False
         """Whether the context asks for real entropy again: its code talks to the world."""
+
+    def as_real(self) -> Entropy:
+        """Return what draws from the same generator, and has real entropy."""
+        twin = copy(self)
+        twin.is_live = True
+        return twin
 
     def read(self, size: int) -> bytes:
         """Return the next `size` bytes."""
@@ -85,31 +99,34 @@ class Entropy:
             return self._stamp
 
 
+def _set(generator: random.Random, state: tuple[Any, ...]) -> None:
+    try:
+        generator.setstate(state)
+    except (TypeError, ValueError, IndexError, OverflowError) as error:
+        raise ConfigurationError(f"random_state is no value of random.getstate(): {error}") from error
+
+
 # --- generators without a seed ---------------------------------------------------------------------------------------
 
 
 def seed_patches() -> list[Patch]:
-    """Make ``random.Random()`` and ``random.seed()`` take their seed from the context's stream, or from a record."""
-    return [
-        AttributePatch(random.Random, "seed", _seeding),
-        # The function of the module is a method bound to the seed() of before; this one is bound to the patched one.
-        AttributePatch(random, "seed", _rebound),
-    ]
-
-
-def _rebound(bound: Any) -> Callable[..., None]:
-    return MethodType(random.Random.seed, bound.__self__)
+    """Make ``random.Random()`` take its seed from the context's stream, or from a record."""
+    return [AttributePatch(random.Random, "seed", _seeding)]
 
 
 def _seeding(original: Callable[..., None]) -> Callable[..., None]:
     def seed(self: random.Random, a: Any = None, version: int = 2) -> None:
-        original(self, _seed_for(sys._getframe(1)) if a is None else a, version)
+        original(self, seed_for(sys._getframe(1)) if a is None else a, version)
 
     return seed
 
 
-def _seed_for(caller: FrameType) -> int | None:
-    """Return a seed for a generator that was given none; None: the system's entropy, as ever."""
+def seed_for(caller: FrameType) -> int | None:
+    """Return a seed for a generator that was given none; None: the system's entropy, as ever.
+
+    Args:
+        caller: the frame that asks.
+    """
     entropy, draws = active(), drawn.here("random", caller)
     if entropy is None and draws is None:
         return None
@@ -117,7 +134,7 @@ def _seed_for(caller: FrameType) -> int | None:
     return int.from_bytes(make() if draws is None else draws.drawn("random", "seed", make), "big")
 
 
-# --- generators there is one of --------------------------------------------------------------------------------------
+# --- the generator there is one of ------------------------------------------------------------------------------------
 
 
 @dataclass(eq=False, slots=True)
@@ -158,36 +175,6 @@ class Lender:
                 self._put(loan.before)
             else:  # a later loan is still out: it puts back what this one found
                 self._loans[place].before = loan.before
-
-
-_random_lender = Lender(random.getstate, random.setstate)
-
-
-@contextlib.contextmanager
-def random_functions(seed: bytes, state: tuple[Any, ...] | None) -> Iterator[None]:
-    """Give the functions of `random` a state inside the ``with``.
-
-    Args:
-        seed: what their state is made from.
-        state: what ``random.getstate()`` returned; wins over `seed`.
-
-    Raises:
-        ConfigurationError: when `state` is not such a value.
-    """
-    with _random_lender.lending(_random_state(seed) if state is None else _checked(state)):
-        yield
-
-
-def _random_state(seed: bytes) -> tuple[Any, ...]:
-    return random.Random(derive(seed, "random")).getstate()  # noqa: S311 - the user's own random numbers
-
-
-def _checked(state: tuple[Any, ...]) -> tuple[Any, ...]:
-    try:
-        random.Random(0).setstate(state)  # noqa: S311 - a trial
-    except (TypeError, ValueError, IndexError, OverflowError) as error:
-        raise ConfigurationError(f"random_state is no value of random.getstate(): {error}") from error
-    return state
 
 
 @contextlib.contextmanager

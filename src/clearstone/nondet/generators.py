@@ -20,6 +20,8 @@ from struct import Struct
 from struct import error as StructError  # noqa: N812 - it is a class
 from typing import TYPE_CHECKING, Any
 
+from clearstone.nondet import entropy as entropies
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -30,7 +32,8 @@ POSITION = Struct("=i?d")  # of numpy: the place, and the same two
 
 def states() -> dict[str, bytes]:
     """Return the states by module: ``random``, and ``numpy`` where its functions are loaded and have their default."""
-    found = {"random": _words()() + _gauss(_generator().gauss_next)}
+    is_own = entropies.current.get() is not None  # a context has a generator of its own
+    found = {"random": (_asked if is_own else _words())() + _gauss(random.getstate()[2] if is_own else _waiting())}
     module = sys.modules.get("numpy.random")
     if module is not None:
         told = module.get_state(legacy=False)
@@ -85,6 +88,11 @@ def _words() -> Callable[[], bytes]:
 
 def _generator() -> Any:
     return vars(random)["_inst"]
+
+
+def _waiting() -> float | None:
+    number: float | None = _generator().gauss_next
+    return number
 
 
 def _asked() -> bytes:

@@ -15,6 +15,7 @@ a pause does a pass count as `PASS_COST`: ``while not done: await asyncio.sleep(
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import math
 import selectors
@@ -30,7 +31,7 @@ from clearstone.nondet.patches import AttributePatch
 from clearstone.nondet.patience import Patience
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from concurrent.futures import Executor
     from contextvars import Context
 
@@ -66,6 +67,7 @@ class VirtualSelector(selectors.DefaultSelector):
         self.patience = Patience()
         self.last_timer = -math.inf
         self._passes = 0
+        self._due, self._since = -1, 0.0
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
         """Return what is ready, as `selectors.BaseSelector.select` does.
@@ -83,12 +85,20 @@ class VirtualSelector(selectors.DefaultSelector):
 
     def _until_timer(self, timeout: float) -> list[tuple[selectors.SelectorKey, int]]:
         due = self._clock.loop_ns() + clocks.nanoseconds(timeout)
-        ready = super().select(0) or self._wait(
-            self.patience.real_seconds(timeout, descriptors=len(self.get_map()) > 1)
-        )
+        seconds = self.patience.real_seconds(timeout, descriptors=len(self.get_map()) > 1)
+        if self.patience.real:
+            seconds -= self._waited_for(due)
+        ready = super().select(0) or self._wait(max(0.0, seconds))
         if not ready:
             self._clock.reach(due)
         return ready
+
+    def _waited_for(self, due: int) -> float:
+        """Return for how long this timer has been the next one in real time: who wakes the loop does not delay it."""
+        now = real_monotonic()
+        if due != self._due:
+            self._due, self._since = due, now
+        return now - self._since
 
     def _wait(self, seconds: float) -> list[tuple[selectors.SelectorKey, int]]:
         if not seconds:
@@ -160,6 +170,15 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         if executor is None or isinstance(executor, ThreadPoolExecutor):
             return super().run_in_executor(executor, carried(func), *args)
         return super().run_in_executor(executor, func, *args)
+
+    @contextlib.contextmanager
+    def real_timers(self) -> Iterator[None]:
+        """Let timers take the real time until they are due, inside the ``with``; what is woken meanwhile goes on."""
+        self._virtual_selector.patience.real += 1
+        try:
+            yield
+        finally:
+            self._virtual_selector.patience.real -= 1
 
     async def shutdown_default_executor(self, timeout: float | None = None) -> None:  # noqa: ASYNC109 - asyncio's own
         """Join the default executor's threads; `timeout`, in seconds, is one of real time."""

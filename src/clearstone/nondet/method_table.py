@@ -20,6 +20,7 @@ from __future__ import annotations
 import ctypes
 import functools
 import os
+import random
 import sys
 import sysconfig
 import time
@@ -56,7 +57,7 @@ class BuiltinSwap:
     """A builtin without keywords, and the dispatcher that can stand in for it.
 
     Args:
-        builtin: the function, of a module, like ``time.monotonic``.
+        builtin: the function, of a module, like ``time.monotonic``, or of its generator, like ``random.random``.
         make: given the original as a callable of its own, returns the dispatcher.
 
     Raises:
@@ -68,7 +69,7 @@ class BuiltinSwap:
         self._pointers = (ctypes.c_char * (2 * WORD)).from_address(id(builtin) + OBJECT_HEAD)
         self._before = self._pointers.raw
         self.original = _second_builtin(builtin, definition)
-        agent = _callable_module(builtin, make(self.original))
+        agent = _callable(builtin, make(self.original))
         calling = MethodDef(definition.name, _caller_of(definition.flags), definition.flags, definition.doc)
         self._swapped = bytes((ctypes.c_void_p * 2)(ctypes.addressof(calling), id(agent)))
         # The builtin owns a reference to its self: give it one for each side of the swap, for good.
@@ -87,7 +88,7 @@ class BuiltinSwap:
 def _definition(builtin: BuiltinFunctionType) -> MethodDef:
     """Return the definition of `builtin`, having made sure on the way that the bytes are what we take them for."""
     _require(type(builtin) is BuiltinFunctionType, f"{builtin!r} is no builtin function")
-    _require(isinstance(builtin.__self__, ModuleType), f"{builtin!r} is no function of a module")
+    _require(isinstance(builtin.__self__, ModuleType | random.Random), f"{builtin!r} is no function of a module")
     _require(id(builtin.__self__) == _word_at(id(builtin) + OBJECT_HEAD + WORD), f"{builtin!r} keeps no self")
     definition = MethodDef.from_address(_word_at(id(builtin) + OBJECT_HEAD))
     _require(definition.name == builtin.__name__.encode(), f"{builtin!r} has another name in its definition")
@@ -105,11 +106,14 @@ def _second_builtin(builtin: BuiltinFunctionType, definition: MethodDef) -> Buil
     return made
 
 
-def _callable_module(builtin: BuiltinFunctionType, dispatcher: Callable[..., Any]) -> ModuleType:
-    """Wrap `dispatcher` as a module: builtins of modules pickle by name and show as functions, others do not."""
-    kind = type("module", (ModuleType,), {"__call__": staticmethod(dispatcher)})
-    module: ModuleType = kind(builtin.__module__, "Stands in for the module while a deterministic context is open.")
-    return module
+def _callable(builtin: BuiltinFunctionType, dispatcher: Callable[..., Any]) -> Any:
+    """Wrap `dispatcher` as what a builtin is bound to, so that the builtin shows and pickles as it does."""
+    owner: Any = builtin.__self__
+    if isinstance(owner, ModuleType):  # builtins of modules pickle by name and show as functions, others do not
+        kind = type("module", (ModuleType,), {"__call__": staticmethod(dispatcher)})
+        return kind(builtin.__module__, "Stands in for the module while a deterministic context is open.")
+    body = {"__call__": staticmethod(dispatcher), "__reduce__": lambda _: owner.__reduce__()}
+    return type(type(owner).__name__, (), body)()
 
 
 def _caller_of(flags: int) -> int:

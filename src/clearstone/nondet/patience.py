@@ -27,6 +27,9 @@ class Patience:
     """Counts who may still wake a loop. Used by the loop's thread; `stir` by any."""
 
     def __init__(self) -> None:
+        self.real = 0
+        """How many want timers to take the real time."""
+
         self._jobs = 0
         self._left = 0.0
         self._seen = weakref.WeakSet(threading.enumerate())
@@ -56,7 +59,7 @@ class Patience:
         strangers = self._strangers()
         if self._jobs:
             return max(timeout, self._left)
-        return max(timeout if descriptors else 0.0, self._left if strangers else 0.0)
+        return max(timeout if descriptors or self.real else 0.0, self._left if strangers else 0.0)
 
     def waited(self, seconds: float) -> None:
         """Take note of a real wait in which nobody came."""

@@ -15,8 +15,9 @@ import types
 from dataclasses import dataclass
 from typing import Any
 
-from clearstone.codec.exceptions import Unpicklable, type_name
-from clearstone.codec.payload import safe_repr
+from clearstone.codec.exceptions import Unpicklable
+from clearstone.codec.payload import safe_repr, todays_definition
+from clearstone.codec.renames import todays_dotted
 from clearstone.replay import arrays
 from clearstone.replay.walking import Walk, walked
 from clearstone.span import MAIN_NAMES
@@ -65,7 +66,8 @@ class _Comparison:
         if a is b:
             return None
         if type(a) is Unpicklable:  # what was not recorded is known by its type alone
-            return None if a.type_name == type_name(type(b)) else Difference(path, repr(a), _typed(b))
+            same = is_known_as(type(b), todays_dotted(a.type_name))
+            return None if same else Difference(path, repr(a), _typed(b))
         if type(a) is not type(b) and name_of(type(a)) != name_of(type(b)):
             return Difference(path, _typed(a), _typed(b))
         if type(a) in ATOMS:
@@ -146,6 +148,23 @@ def _digest(value: Any) -> bytes:
 def name_of(kind: type) -> str:
     """Return the full name of a class; a script's has one whatever the script is imported as."""
     return ":".join(names_of(kind))
+
+
+def dotted_name(kind: type) -> str:
+    """Return the dotted name of a class, as a record has it; a script's is ``__main__``'s."""
+    module, name = names_of(kind)
+    return name if module == "builtins" else f"{module}.{name}"
+
+
+def is_known_as(kind: type, recorded: str) -> bool:
+    """Whether a class is the one that a record names.
+
+    Args:
+        kind: a class.
+        recorded: the dotted name; what ran as ``python -m NAME`` was ``__main__`` then, and is not when it is imported.
+    """
+    module, _, name = recorded.partition(".")
+    return recorded == dotted_name(kind) or (module == "__main__" and todays_definition("", name) is kind)
 
 
 def names_of(value: Any) -> tuple[str, str]:

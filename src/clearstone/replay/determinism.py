@@ -66,7 +66,7 @@ class DeterministicExecutionContext:
 
     def __enter__(self) -> Self:
         source = Source(self._checkpoint)
-        replay = Replay(source.main)
+        replay = Replay(source.loading)
         with contextlib.ExitStack() as stack:
             given = mocks.from_values(self._values, source.module)
             stack.enter_context(staged(self._checkpoint, replay))

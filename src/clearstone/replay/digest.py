@@ -18,7 +18,8 @@ import pickle
 from hashlib import blake2b, sha256
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from clearstone.codec.exceptions import Unpicklable, type_name
+from clearstone.codec.exceptions import Unpicklable
+from clearstone.codec.renames import todays_dotted
 from clearstone.replay import compare
 from clearstone.replay.walking import walked
 
@@ -92,14 +93,14 @@ class _Parts:
         if kind in compare.ATOMS:
             return _MARKS[kind] + _atom(value)
         if kind is Unpicklable:
-            return self._opaque(value.type_name)
+            return self._opaque(todays_dotted(value.type_name))
         known = self._known.get(id(value))
         if known is not None:
             return known[1]
         if id(value) in self._above:
             return _hashed("above", [b"%d" % (len(self._above) - self._above[id(value)])])
         if depth > compare.DEEPEST:
-            return self._opaque(type_name(kind))
+            return self._opaque(compare.dotted_name(kind))
         self._above[id(value)] = len(self._above)
         try:
             found: bytes = yield self._inside(value, kind, depth + 1)
@@ -130,7 +131,7 @@ class _Parts:
         try:
             content = compare.parts_of(value)
         except Exception:  # as there: what pickling refuses is known by its type alone
-            return self._opaque(type_name(kind))
+            return self._opaque(compare.dotted_name(kind))
         content_digest: bytes = yield self.of(content, depth)
         return _hashed(compare.name_of(kind), [content_digest])
 

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 from clearstone.checkpoint.attributes import slots_of
 from clearstone.codec import payload
 from clearstone.codec.exceptions import Unpicklable
+from clearstone.codec.renames import todays_attribute
 from clearstone.errors import ReplayError
 from clearstone.replay.arguments import by_name, names_of
 from clearstone.threads import task_of_now
@@ -80,12 +81,14 @@ class Effects:
         changed, late = [], []
         for kind in _DONE:
             values = found.get(kind, {})
-            for name in values:
+            for recorded in values:
+                is_there = _read(instance, recorded) is not _ABSENT  # it was what get_state called it that was renamed
+                name = recorded if is_there else todays_attribute(instance, recorded)
                 changed.append(name)
                 if kind in _REPLACING and not self._is_last(instance, name, *when, ambiguous=ambiguous):
                     late.append(name)
                 else:
-                    yield from _do(instance, name, kind, values[name] if kind != "deleted" else _ABSENT)
+                    yield from _do(instance, name, kind, values[recorded] if kind != "deleted" else _ABSENT)
         if ambiguous:
             yield (
                 f"calls on this object overlapped, so which of them changed {_named(changed)} is not sure; "

@@ -16,16 +16,17 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from clearstone import nondet, run
 from clearstone.callers import line_here, line_of
-from clearstone.codec import payload
 from clearstone.errors import BeyondRecord, ReplayError, ReplayExhausted
-from clearstone.replay import arguments
+from clearstone.replay import arguments, stopping
 from clearstone.replay.effects import Effects
 from clearstone.replay.guard import Guard
 from clearstone.replay.ledger import TOLD, VERDICT, LedgerEntry, OpenLedger
 from clearstone.replay.match import Made
-from clearstone.replay.pace import Pace, timed
+from clearstone.replay.pace import Pace
 from clearstone.replay.recorded import RecordedCalls
 from clearstone.replay.steps import LiveCall, Step
+from clearstone.replay.stopping import ReplayStopped, Stop
+from clearstone.replay.turns import Turns
 from clearstone.replay.values import Played, Values, kept_of
 from clearstone.run import PASSING, Answer, BoundCall, OpenCall, PassingCall
 from clearstone.span import Trace, replay_mode
@@ -35,7 +36,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from clearstone.callers import Place
-    from clearstone.codec.payload import Definitions
     from clearstone.nondet.drawn import Kept
     from clearstone.replay.ledger import Ledger, Verdict
     from clearstone.replay.match import Book, Served
@@ -44,10 +44,6 @@ if TYPE_CHECKING:
 
 MOST_REFUSALS = 1000
 """After so many further calls the replay is ended: a retry loop would swallow refusals for ever."""
-
-
-class ReplayStopped(BaseException):
-    """Ends a replay whose code does not stop calling after a refusal. No `Exception`: it must not be swallowed."""
 
 
 class ServedCall(PassingCall):
@@ -61,22 +57,24 @@ class Replay:
     """Answers served calls from a book and lets structural ones run again (see `clearstone.run.Run`).
 
     Args:
-        definitions: where code of the recorded ``__main__`` comes from.
+        loading: gives a context in which recorded code is found where it is today.
         trace: the recorded calls; without them no step is compared.
         permissions: what the guard allows and denies (see `clearstone.replay.guard.Guard`).
         passthrough: sites whose calls are made for real, as ``module:qualname`` or dotted.
+        paced: whether the items of streams really take the time that they took.
     """
 
     def __init__(
         self,
-        definitions: Definitions,
+        loading: Callable[[], contextlib.AbstractContextManager[None]],
         trace: Trace | None = None,
         *,
         permissions: tuple[frozenset[str], frozenset[str]] = (frozenset(), frozenset()),
         passthrough: Iterable[str] = (),
+        paced: bool = False,
     ) -> None:
         trace = trace if trace is not None else Trace("")
-        self._definitions = definitions
+        self.loading = loading
         self._lock = threading.RLock()  # reentrant: the collector may end a step, or a signal handler call, in there
         self._effects = Effects()
         self._open: dict[int, Step] = {}
@@ -91,7 +89,11 @@ class Replay:
         self.book: Book | None = None
         self.guard = Guard(self.latch, *permissions)
         self.live = frozenset(each.replace(":", ".", 1) for each in passthrough)
-        self.follows = False
+        self.stop = stopping.current.get() or Stop()
+        self.turns = Turns()
+        """Those of the replays that are made within it."""
+        self._paced = paced
+        self.follows = paced
         """Whether the clock goes as it went then: a served call takes as long as it took."""
 
     @property
@@ -109,10 +111,6 @@ class Replay:
         entries = [_left(span, numbers.get(span.span_id, 0)) for span in left]
         written, read = tuple(guard.written), tuple(guard.read)
         return self._ledger.closed(entries, written, read, self.values.told(follows=self.follows))
-
-    def loading(self) -> contextlib.AbstractContextManager[None]:
-        """Take code of the recorded ``__main__`` from where this replay does, for the ``with`` block."""
-        return payload.definitions_from(self._definitions)
 
     # --- the calls of the user's code --------------------------------------------------------------------------------
 
@@ -156,7 +154,8 @@ class Replay:
         """A recorded call is about to be given, or to run again."""
 
     def made(self, call: BoundCall) -> Made:
-        """Return a call with its number and its place."""
+        """Return a call with its number and its place; none any more where the replay is to end."""
+        self.stop.heed()
         above = self.above()
         step = above.recorded if isinstance(above, Step) and above.replay is self else ""
         return Made(call, step, self._ledger.number(call.site.key), _line(call))
@@ -202,10 +201,10 @@ class Replay:
             return given
         finish = partial(self._finish, made, span if does else None, kept, entry) if does or kept is not None else None
         chunks: Iterable[Any] | None = given.chunks
-        if chunks is not None and outcome is not None:
-            chunks = timed(clock, outcome.chunks, chunks) if clock is not None else chunks
-            chunks = chunks if given.complete else self._up_to_the_end(chunks)
-        pace = Pace(clock, span, finish, at_end=made.call.streams)
+        if chunks is not None and not given.complete:
+            chunks = self._up_to_the_end(chunks)
+        wait = self.stop.sleep if self._paced else None
+        pace = Pace(clock, span, finish, at_end=made.call.streams, wait=wait)
         pending: Any = partial(self._latched, given.pending) if given.pending is not None else None
         return Answer(given.value, given.error, chunks, given.complete, given.stream, given.awaited, pending, pace)
 
@@ -265,7 +264,8 @@ class Replay:
         if span is None:
             told = told or ("the record has no such step here",)
         elif found is None:
-            told = tuple(f"its arguments: {each}" for each in arguments.told_differences(span, call))
+            with self.loading():
+                told = tuple(f"its arguments: {each}" for each in arguments.told_differences(span, call))
         if span is not None:
             self.comes_to(span)
         above = self.above()

@@ -51,7 +51,10 @@ class Mock:
 
 
 def from_config(
-    config: Mapping[str, str | Sequence[str]], trace: Trace, import_module: Callable[[str], ModuleType]
+    config: Mapping[str, str | Sequence[str]],
+    trace: Trace,
+    import_module: Callable[[str], ModuleType],
+    today: Callable[[str], str] = str,
 ) -> list[Mock]:
     """Return the mocks of a written configuration.
 
@@ -62,12 +65,13 @@ def from_config(
         config: span type to dotted path, or to several.
         trace: where the outcomes are.
         import_module: how to import a module by name.
+        today: what a path that names something by another name is today.
 
     Raises:
         ConfigurationError: the configuration has another shape.
         TargetError: a target does not exist.
     """
-    mocks, checked = [], _checked(config)
+    mocks, checked = [], {key: [today(path) for path in paths] for key, paths in _checked(config).items()}
     resolved = {path: _resolved(path, trace, import_module) for paths in checked.values() for path in paths}
     mocked = {name for path, target in resolved.items() for name in Mock("", path, target, Responses(())).names}
     inside = _inside(trace, mocked)

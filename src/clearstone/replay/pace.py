@@ -1,8 +1,11 @@
 """How long a served call takes on the replay's clock: as long as it did.
 
-Idea: at its beginning the clock goes to where it was then, and at its end to where it was at the end. A coroutine waits
-for that on the event loop, whose timers fire at once, so tasks go on in the order they did; a plain call moves the
-clock.
+Idea: at its beginning the clock goes to where it was then, and at its end to where it was at the end; the items of a
+stream come at their times. A coroutine and an async stream wait for that on the event loop, whose timers fire at once,
+so tasks go on in the order they did, and a timeout ends a stream where it did; a plain call moves the clock.
+
+With a real pace an item of a stream really takes the time by which the clock moves for it. On the event loop the timers
+take real time meanwhile, its order stays the same and other tasks run; a plain stream holds up its thread, as it did.
 
 Invariant: no clock goes back: of two calls that overlap in threads, the one that is answered later finds the time that
 the other has reached.
@@ -11,15 +14,17 @@ the other has reached.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from typing import TYPE_CHECKING, Any
 
 from clearstone.nondet.clock import SECOND
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator
 
     from clearstone.nondet import VirtualClock
-    from clearstone.span import Chunk, Span
+    from clearstone.nondet.loop import VirtualLoop
+    from clearstone.span import Span
 
 
 class Pace:
@@ -30,17 +35,27 @@ class Pace:
         span: the recorded call.
         finish: what is done when it ends.
         at_end: whether that is when its stream ends, and not when that is handed out.
+        wait: waits really for so many seconds; None where no item is waited for.
     """
 
-    __slots__ = ("_at_end", "_clock", "_finish", "_span")
+    __slots__ = ("_at_end", "_clock", "_finish", "_given", "_span", "_times", "_wait")
 
     def __init__(
-        self, clock: VirtualClock | None, span: Span, finish: Callable[[], object] | None, *, at_end: bool = False
+        self,
+        clock: VirtualClock | None,
+        span: Span,
+        finish: Callable[[], object] | None,
+        *,
+        at_end: bool = False,
+        wait: Callable[[float], object] | None = None,
     ) -> None:
         self._at_end = at_end
         self._clock = clock
         self._span = span
         self._finish = finish
+        self._wait = wait
+        self._times = [span.start_ns, *(chunk.at_ns for chunk in span.chunks)]
+        self._given = 0
         if clock is not None:
             clock.follow(span.start_ns)
 
@@ -56,21 +71,52 @@ class Pace:
         try:
             if end is None or clock is None:
                 return
-            if _is_virtual(asyncio.get_running_loop()):
+            if _virtual_loop() is not None:
                 await asyncio.sleep(max(0, end - max(self._span.start_ns, clock.time_ns())) / SECOND)
             else:
                 clock.reach_wall(end)
         finally:
             self.finish()
 
-    def read(self, items: Iterable[Any]) -> Iterator[Any]:
-        """Give the items of a stream, and end it with them or before them."""
+    def opened(self) -> None:
+        """Begin to read a stream."""
         if not self._at_end:
             self.finish()
+
+    def read(self, items: Iterable[Any]) -> Iterator[Any]:
+        """Give the items of a stream, each at its time, and end it with them or before them."""
+        self.opened()
         try:
-            yield from items
+            for item in items:
+                seconds = self._until_next()
+                if self._wait is not None:
+                    self._wait(seconds)
+                self._reach_next()
+                yield item
         finally:
             self.finish()
+
+    async def come(self) -> None:
+        """Wait for the time of the next item; one that was cancelled is waited for once more."""
+        seconds, loop = self._until_next(), _virtual_loop()
+        if seconds and loop is not None and self._clock is not None:
+            with loop.real_timers() if self._wait is not None else contextlib.nullcontext():
+                await asyncio.sleep(seconds)
+        elif seconds and self._wait is not None:
+            await asyncio.sleep(seconds)  # on a loop whose timers are real
+        self._reach_next()
+
+    def _until_next(self) -> float:
+        """Return the seconds on the clock until the next item; 0 for more of them than were recorded."""
+        following = self._times[self._given + 1 : self._given + 2]
+        now = self._clock.time_ns() if self._clock is not None else self._times[self._given]
+        return max(0, following[0] - now) / SECOND if following else 0.0
+
+    def _reach_next(self) -> None:
+        if self._given + 1 < len(self._times):
+            self._given += 1
+            if self._clock is not None:
+                self._clock.reach_wall(self._times[self._given])
 
     def finish(self) -> None:
         """Do what is to be done at its end, once."""
@@ -79,15 +125,9 @@ class Pace:
             finish()
 
 
-def timed(clock: VirtualClock, chunks: Sequence[Chunk], values: Any) -> Iterator[Any]:
-    """Give the items of a stream, each at its time; more than there were, at the time of the last."""
-    for number, value in enumerate(values):
-        if number < len(chunks):
-            clock.reach_wall(chunks[number].at_ns)
-        yield value
-
-
-def _is_virtual(loop: asyncio.AbstractEventLoop) -> bool:
+def _virtual_loop() -> VirtualLoop | None:
+    """Return the running loop where its timers follow a replay's clock; None in any other."""
     from clearstone.nondet.loop import VirtualLoop
 
-    return isinstance(loop, VirtualLoop)
+    loop = asyncio.get_running_loop()
+    return loop if isinstance(loop, VirtualLoop) else None

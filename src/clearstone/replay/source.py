@@ -25,6 +25,7 @@ from clearstone.checkpoint.environment import current, differences
 from clearstone.checkpoint.fingerprints import changed_since
 from clearstone.codec import payload
 from clearstone.codec.payload import main_file
+from clearstone.codec.renames import Finder, Renames, how_to_say
 from clearstone.errors import ReplayError, TargetError
 from clearstone.nearest import nearest
 from clearstone.replay.lines import quoted_then
@@ -40,6 +41,8 @@ if TYPE_CHECKING:
 
 Code = Literal["today", "recorded"]
 
+NO_RENAMES = Renames()
+
 
 class Source:
     """Finds code for the replay of one checkpoint.
@@ -47,14 +50,21 @@ class Source:
     Args:
         checkpoint: what is replayed.
         code: ``"today"`` for the source as it is now, ``"recorded"`` for the stored code of the script.
+        renames: what has another name today.
     """
 
-    def __init__(self, checkpoint: Checkpoint, code: Code = "today") -> None:
+    def __init__(self, checkpoint: Checkpoint, code: Code = "today", renames: Renames = NO_RENAMES) -> None:
         self._checkpoint = checkpoint
+        self._renames = renames
+        self.finder = Finder(renames, self.module)
         self._code = code
         self._main: ModuleType | None = None
         self._looked = False
         self.notes: list[str] = list(differences(checkpoint.environment, current()))
+
+    def loading(self) -> contextlib.AbstractContextManager[None]:
+        """Find recorded code where it is today, for the ``with`` block."""
+        return payload.definitions_from(self.main, self.finder if self._renames.rules else None)
 
     def main(self) -> ModuleType | None:
         """Return today's module of the recorded ``__main__``; None: use the stored code.
@@ -143,13 +153,14 @@ class Source:
         except ModuleNotFoundError as error:
             raise TargetError(
                 f"the module {module_name!r} of the recorded {what} {qualname} cannot be imported here ({error}); "
-                f"run from its folder, install it, or put it on PYTHONPATH"
+                f"run from its folder, install it, or put it on PYTHONPATH. {how_to_say(str(error.name))}"
             ) from error
         owner: Any = module
         for part in qualname.split("."):
             found = getattr(owner, part, None)
             if found is None:
-                raise TargetError(_missing(owner, part, f"the recorded {what} {module_name}.{qualname}"))
+                told = _missing(owner, part, f"the recorded {what} {module_name}.{qualname}")
+                raise TargetError(f"{told}. {how_to_say(f'{module_name}:{qualname}')}")
             owner = found
         return owner
 
@@ -158,7 +169,7 @@ class Source:
         if stored is None:
             raise TargetError(f"checkpoint {self._checkpoint.checkpoint_id} holds no class")
         try:
-            with payload.definitions_from(self.main):
+            with self.loading():
                 cls: type = payload.load(stored)
         except ReplayError as error:
             raise TargetError(f"the stored class {self._checkpoint.agent_name} does not load: {error}") from error

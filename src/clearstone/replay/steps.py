@@ -12,13 +12,13 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from clearstone.codec import inert, payload, show
-from clearstone.codec.exceptions import dump_exception, load_exception, type_name
+from clearstone.codec.exceptions import dump_exception, load_exception
 from clearstone.codec.payload import safe_repr
+from clearstone.codec.renames import todays_dotted
 from clearstone.errors import ReplayError
-from clearstone.replay.compare import difference
+from clearstone.replay.compare import difference, dotted_name, is_known_as
 from clearstone.replay.values import Played, kept_of
 from clearstone.run import PassingCall
-from clearstone.span import MAIN_ALIAS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -128,12 +128,14 @@ class Step(Inside):
             return
         outcome = self._outcome
         if outcome is not None and outcome.failure is not None:
-            then, now = (f"{each.type_name}: {each.message}" for each in (outcome.failure, dump_exception(error)))
-            if then != _as_of_the_script(now):
-                self._told.append(f"raised {then}, now raised {now}")
-            else:
-                failure = outcome.failure
+            failure = outcome.failure
+            message = dump_exception(error).message
+            with self.replay.loading():
+                is_known = failure.message == message and is_known_as(type(error), failure.type_name)
+            if is_known:
                 self._differs("raised", lambda: _inside(load_exception(failure)), _inside(error))
+            else:
+                self._told.append(f"{_told(outcome)}, now raised {dotted_name(type(error))}: {message}")
         elif outcome is not None:
             self._told.append(f"{_told(outcome)}, now raised {safe_repr(error)}")
         self._end()
@@ -150,8 +152,10 @@ class Step(Inside):
 
     def _compare(self, what: str, recorded: Payload, now: Any) -> None:
         if recorded.codec == "stand-in":  # it did not pickle: it is known by its type
-            then, name = json.loads(recorded.data)["type"], type_name(type(now))
-            if then != name:
+            with self.replay.loading():
+                then = todays_dotted(json.loads(recorded.data)["type"])
+                is_known = is_known_as(type(now), then)
+            if not is_known:
                 self._told.append(f"{what}: recorded a {then}, now {safe_repr(now)}")
             return
         self._differs(what, lambda: payload.load(recorded), now)
@@ -181,11 +185,6 @@ class Step(Inside):
 def _inside(error: BaseException) -> dict[str, Any]:
     """Return what an exception holds, by name."""
     return {"args": error.args, **vars(error)}
-
-
-def _as_of_the_script(told: str) -> str:
-    """Name what is defined in a script as the record does, where it was not imported."""
-    return f"__main__{told.removeprefix(MAIN_ALIAS)}" if told.startswith(MAIN_ALIAS) else told
 
 
 def _told(outcome: Outcome) -> str:

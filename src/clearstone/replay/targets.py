@@ -18,7 +18,7 @@ import importlib
 import importlib.util
 import inspect
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
@@ -27,7 +27,7 @@ from clearstone.errors import TargetError
 from clearstone.nearest import nearest
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from clearstone.run import Answer
 
@@ -230,16 +230,28 @@ def _async_streaming(original: Any, respond: Callable[..., Answer | None]) -> Ca
             async for item in original(*args, **kwargs):
                 yield item
             return
-        for item in _items(answer):
-            yield item
+        coming = answers.Coming(replace(answer, chunks=_chunks(answer)))
+        try:
+            async for item in coming:
+                yield item
+        finally:
+            coming.close()
 
     return respond_streaming
 
 
 def _items(answer: Answer) -> Iterator[Any]:
-    items = answer.chunks if answer.chunks is not None else answer.value if answer.error is None else ()
+    items = _chunks(answer)
     yield from answer.pace.read(items) if answer.pace is not None else items
     failure = answer.failure()
     if failure is not None:
         raise failure
     return answer.value if answer.chunks is not None else None  # type: ignore[return-value]  # a generator's return
+
+
+def _chunks(answer: Answer) -> Iterable[Any]:
+    """Return the items of a stream: of the recorded one, or a list of them that was given."""
+    if answer.chunks is not None:
+        return answer.chunks
+    items: Iterable[Any] = answer.value if answer.error is None else ()
+    return items
