@@ -4,6 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 # One more than there are processors: many tests wait for a process of their own, or for the disk.
 WORKERS ?= $(shell expr $$(getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2) + 1)
+SELECT ?= not soak
 RESULTS := benchmarks/.results
 FASTER := clearstone,clearstone-idle,clearstone-disabled,bare-prototype,agentcassette,opentelemetry
 
@@ -32,7 +33,7 @@ layers: $(VENV)/.dev
 # Compiled before, since several hundred tests start a process, and some machines forbid Python to keep what it compiles.
 test tests: $(VENV)/.dev  ## the tests
 	$(BIN)/python -m compileall -q src
-	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m "$(SELECT)"
 
 coverage: $(VENV)/.dev  ## which lines and branches the tests come to, those of their child processes included
 	$(BIN)/python -m coverage erase

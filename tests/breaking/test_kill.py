@@ -25,6 +25,7 @@ def kill_at_moments(recorder: Any, moments: range) -> None:
     print(f"{len(moments)} moments, {kept:,} calls had returned: all kept, none twice, none torn")
 
 
+@pytest.mark.once
 def test_a_kill_at_any_moment_loses_no_call_that_had_returned(recorder: Any) -> None:
     kill_at_moments(recorder, range(SHORT))
 
@@ -48,6 +49,7 @@ def killed_in_the_middle_of_transactions(recorder: Any, statements: list[int]) -
     return kept
 
 
+@pytest.mark.once
 def test_a_kill_in_the_middle_of_a_transaction_loses_nothing(recorder: Any) -> None:
     assert killed_in_the_middle_of_transactions(recorder, [1, 2, 3, 5, 8, 30]) >= 0
 
@@ -62,6 +64,7 @@ def test_a_kill_at_any_of_the_first_60_statements_loses_nothing(recorder: Any, c
         )
 
 
+@pytest.mark.once
 def test_a_recovery_that_is_killed_in_the_middle_is_finished_by_the_next(
     recorder: Any, program: Callable[..., Any], tmp_path: Path
 ) -> None:

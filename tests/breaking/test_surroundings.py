@@ -48,6 +48,7 @@ def told(process: "subprocess.Popen[str]") -> tuple[list[int], str]:
     return [int(dropped), int(waiting), stored == "True"], errors
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("limit", [200_000, 3 << 20, 9 << 20])
 def test_files_that_may_not_grow_cost_records_but_never_the_program(
     limit: int, database: Path, program: Callable[..., Any]
@@ -71,6 +72,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", "-l", str(folder)], check=True)
 
 
+@pytest.mark.once
 def test_a_full_disk_costs_records_but_never_the_program(small_disk: Path, program: Callable[..., Any]) -> None:
     (dropped, waiting, stored), errors = told(program(FULL, small_disk / "traces.db", 0, 25_000))
     assert dropped > 0

@@ -186,6 +186,7 @@ CAREFUL: list[Callable[[Any, Any, list[Any], dict[Any, Any]], object]] = [
 ]  # fmt: skip
 
 
+@pytest.mark.once
 @settings(deadline=None, max_examples=25)
 @given(st.integers(0, 1 << 40))
 def test_every_fast_snapshot_is_the_state_where_nothing_old_was_edited_in_place(seed: int) -> None:

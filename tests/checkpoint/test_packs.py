@@ -110,6 +110,7 @@ def edit(agent: Agent, what: str, number: int) -> None:
 ANY_EDITS = st.lists(st.tuples(EDITS, st.integers(0, 10**6)), min_size=1, max_size=90)
 
 
+@pytest.mark.once
 @settings(max_examples=25, deadline=None)
 @given(ANY_EDITS)
 def test_every_step_is_the_state_whatever_happened_since_the_last(
@@ -139,6 +140,7 @@ def all_steps_are_right(tmp_path_factory: pytest.TempPathFactory, edits: list[tu
         assert form(restored(loading.load(pack.path, number))) == wanted
 
 
+@pytest.mark.once
 def test_a_step_costs_what_changed_and_a_kilobyte(pack: Pack) -> None:
     agent, sizes = an_agent(2000), []
     for step in range(100):
@@ -164,6 +166,7 @@ def test_two_agents_in_turn_cost_no_more_than_their_changes(pack: Pack) -> None:
     assert form(restored(loading.load(pack.path, 7))) == form(two)
 
 
+@pytest.mark.once
 def test_a_reader_goes_back_no_further_than_to_the_last_row_that_says_all(pack: Pack) -> None:
     agent = Agent(n=0)
     for _ in range(2 * manifests.WHOLE_EVERY + 3):
@@ -603,6 +606,7 @@ def test_a_checkpoint_made_on_purpose_says_what_the_code_was_too(how: str, tmp_p
     assert any(each.name.endswith("Saved") for each in found.code)
 
 
+@pytest.mark.once
 def test_many_traces_at_once_in_many_threads_each_have_one_file() -> None:
     @checkpointable(on="always", budget=None)
     class Short(Agent):

@@ -214,6 +214,7 @@ def test_a_familiar_name_hides_no_state_and_no_argument() -> None:
 # --- bounds ----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.once
 @corpus
 def test_a_hostile_pickle_is_shown_in_a_moment_and_in_little_memory(data: bytes) -> None:
     tracemalloc.start()

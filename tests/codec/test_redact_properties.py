@@ -108,6 +108,7 @@ fragments = st.lists(st.sampled_from(FRAGMENTS), max_size=14).map("".join)
 cut_fragments = st.builds(lambda text, start, end: text[start : len(text) - end], fragments, *[st.integers(0, 9)] * 2)
 
 
+@pytest.mark.once
 @settings(max_examples=1500)
 @given(fragments | cut_fragments, plain_text)
 def test_the_scan_misses_no_text_that_the_exact_rules_replace(text: str, before: str) -> None:
@@ -130,6 +131,7 @@ secret_messages = st.dictionaries(st.sampled_from(["role", "password", "api_key"
 extensions = st.lists(messages | secret_messages | fragments, min_size=1, max_size=8)
 
 
+@pytest.mark.once
 @given(extensions, extensions, st.booleans())
 def test_what_is_remembered_of_a_history_changes_nothing(one: list[Any], two: list[Any], in_text: bool) -> None:
     remembering = Redactor(Rules())

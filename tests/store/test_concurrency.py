@@ -108,6 +108,7 @@ def tidy(store: SQLiteTraceStore) -> None:
     store.tidy(0.01)
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("seed", range(3))
 def test_writing_tidying_searching_and_forgetting_at_once_lose_nothing_else(tmp_path: Path, seed: int) -> None:
     chooser = random.Random(seed)

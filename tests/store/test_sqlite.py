@@ -227,6 +227,7 @@ def test_a_full_disk_stores_nothing_of_the_batch(tmp_path: Path) -> None:
         assert [each.trace_id for each in store.traces()] == [ONE]
 
 
+@pytest.mark.once
 def test_a_damaged_file_never_raises_anything_but_a_store_error(tmp_path: Path) -> None:
     whole = filled(tmp_path / "traces.db").read_bytes()
     damaged = tmp_path / "damaged.db"
