@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
@@ -168,7 +169,7 @@ class Stores(RuleBasedStateMachine):
             assert self.sqlite.find(summary.trace_id[:3]) == self.memory.find(summary.trace_id[:3])
 
 
-TestStores = Stores.TestCase
+TestStores = pytest.mark.once(Stores.TestCase)
 TestStores.settings = settings(
     max_examples=60, stateful_step_count=25, deadline=None, suppress_health_check=list(HealthCheck)
 )
