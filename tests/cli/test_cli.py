@@ -97,8 +97,10 @@ def test_replay_prints_json_alone_on_standard_output(failed: Shell) -> None:
     assert run.returncode == 1
     assert set(told) == {
         "checkpoint", "result", "error", "as_recorded", "changed_code", "ledger", "calls", "written", "unrecorded",
+        "values",
     }  # fmt: skip
     assert (told["as_recorded"], told["written"], told["unrecorded"]) == (True, [], [])
+    assert told["values"] == {"random": "recorded state", "uuid": "none drawn", "time": "follows the record"}
     assert told["error"]["type"] == "TypeError"
     assert {verdict: count for verdict, count in told["ledger"].items() if count} == {"reused": 2, "again": 1}
     assert [call["verdict"] for call in told["calls"]] == ["reused", "reused", "again"]
