@@ -136,7 +136,7 @@ def replay(ctx: click.Context, /, checkpoint: str, *, function: str | None, as_j
     """
     from clearstone.cli.replaying import replay_checkpoint
 
-    found = _load(checkpoint, given.pop("state_only"))
+    found = _load_with_its_seed(checkpoint, given.pop("state_only"))
     ctx.exit(replay_checkpoint(found, given, function=function, as_json=as_json))  # type: ignore[arg-type]  # as named
 
 
@@ -155,8 +155,17 @@ def debug(
     """
     from clearstone.cli.replaying import debug_checkpoint
 
-    found = _load(checkpoint, given.pop("state_only"))
+    found = _load_with_its_seed(checkpoint, given.pop("state_only"))
     ctx.exit(debug_checkpoint(found, given, function=function, mocks=mocks))  # type: ignore[arg-type]  # as named
+
+
+def _load_with_its_seed(reference: str, state_only: str | None) -> Any:
+    """Load a checkpoint that is to be replayed, in a process with its hash seed where that can be had."""
+    from clearstone.cli.seeding import take_seed_of
+
+    found = _load(reference, state_only)
+    take_seed_of(found.environment)
+    return found
 
 
 def _load(reference: str, state_only: str | None = None) -> Any:

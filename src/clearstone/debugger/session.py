@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from clearstone import run
 from clearstone.checkpoint import state
+from clearstone.checkpoint.environment import known, other_hash_seed
 from clearstone.checkpoint.fingerprints import in_one_line
 from clearstone.codec import payload
 from clearstone.codec.arguments import load_arguments
@@ -112,7 +113,8 @@ class ReplayEngine:
     def notes(self) -> tuple[str, ...]:
         """What a reader of the result should know: what is different here, where code came from, what of it changed."""
         unseen = [f"What {each} sends is not seen by the guard." for each in self._unseen]
-        return (*self._source.notes, *unseen, *filter(None, [in_one_line(self._changes)]))
+        is_unlike = self._changes or self._ledger.count("changed", "beyond")  # of what diverged the error tells
+        return (*self._source.notes, *unseen, *filter(None, [self._since() if is_unlike else ""]))
 
     @property
     def changed_code(self) -> tuple[Change, ...]:
@@ -260,9 +262,7 @@ class ReplayEngine:
     def _infer(self, replay: Replay, call: Call) -> list[tuple[str, str, int]]:
         self._note_what_is_served(call)
         replay.follows = True
-        replay.book = InferredBook(
-            replay.record, strict=self._strict is not False, changes=lambda: in_one_line(self._changes)
-        )
+        replay.book = InferredBook(replay.record, strict=self._strict is not False, changes=self._since)
         spans = served(self._below(call))
         self._require_decorated(spans)
         counts: dict[tuple[str, str], int] = {}
@@ -270,6 +270,10 @@ class ReplayEngine:
             key = (span.site.replace(":", ".", 1), span.span_type)
             counts[key] = counts.get(key, 0) + 1
         return [(target, span_type, count) for (target, span_type), count in counts.items()]
+
+    def _since(self) -> str:
+        """Say what changed in the code; where nothing did, that the hash seed is another one: in one line."""
+        return in_one_line(self._changes) or other_hash_seed(self._checkpoint.environment, known())
 
     def _own(self, call: Call) -> Span | None:
         """The recorded call that is made again; None where another one is made."""

@@ -92,7 +92,7 @@ class InferredBook:
     Args:
         record: the recorded calls.
         strict: whether other arguments than any recorded call's are refused; else the next one of the site is given.
-        changes: says in one line what of the code has changed since.
+        changes: says in one line what of the code, or about it, has changed since.
     """
 
     def __init__(self, record: RecordedCalls, *, strict: bool = True, changes: Callable[[], str] = str) -> None:
