@@ -159,6 +159,28 @@ def debug(
     ctx.exit(debug_checkpoint(found, given, function=function, mocks=mocks))  # type: ignore[arg-type]  # as named
 
 
+@click.command()
+@click.argument("checkpoint")
+@_replaying
+@click.option(
+    "--replays", type=click.IntRange(min=2), default=4, show_default=True, help="At most so many, until two part."
+)
+@_json
+@place_options
+@click.pass_context
+def doctor(
+    ctx: click.Context, /, checkpoint: str, *, function: str | None, replays: int, as_json: bool, **given: Any
+) -> None:
+    """Name the lines where replays of CHECKPOINT part.
+
+    Replays it twice and more, with other hash seeds and other turns of the threads, and compares what each line did.
+    Exit code 0: nothing parts, 1: something does, or the replays diverge from the record.
+    """
+    from clearstone.cli.doctoring import examine
+
+    ctx.exit(examine(checkpoint, given, function=function, replays=replays, as_json=as_json))
+
+
 def _load_with_its_seed(reference: str, state_only: str | None) -> Any:
     """Load a checkpoint that is to be replayed, in a process with its hash seed where that can be had."""
     from clearstone.cli.seeding import take_seed_of
@@ -176,5 +198,6 @@ def _load(reference: str, state_only: str | None = None) -> Any:
 
 
 ALL = (
-    demo, traces, show, search, checkpoints, inspect, diff, timeline, annotate, trust, replay, debug, export, gc, forget
+    demo, traces, show, search, checkpoints, inspect, diff, timeline, annotate, trust, replay, debug, doctor, export,
+    gc, forget,
 )  # fmt: skip
