@@ -98,8 +98,8 @@ def _carrying_start(start: Callable[[threading.Thread], None]) -> Callable[[thre
     @wraps(start)
     def start_carrying(self: threading.Thread) -> None:
         own, users = self.run, vars(self).get("run")
-        bound = carried(own)
-        if bound is own or submitting.get():
+        bound = carried(own) if not submitting.get() else own
+        if bound is own:
             start(self)
             return
         self.run = partial(_run_once, self, users, bound)  # type: ignore[method-assign]

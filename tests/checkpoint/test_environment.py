@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import subprocess
 import sys
 import sysconfig
 from dataclasses import replace
@@ -12,7 +13,13 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from clearstone import checkpointable, configure
-from clearstone.checkpoint.environment import current, differences, without_secrets
+from clearstone.checkpoint.environment import (
+    current,
+    differences,
+    hash_alike,
+    other_hash_seed,
+    without_secrets,
+)
 from clearstone.checkpoint.manager import CheckpointManager
 from clearstone.checkpoint.origin import is_installed_file
 from clearstone.codec.redact import MARKER
@@ -114,3 +121,33 @@ def test_a_folder_whose_name_begins_as_that_of_installed_packages_is_the_users()
     packages = sysconfig.get_path("purelib")
     assert is_installed_file(f"{packages}{os.sep}agent.py")
     assert not is_installed_file(f"{packages}-mine{os.sep}agent.py")
+
+
+LOOK = "from clearstone.checkpoint.environment import current; e = current(); print(e.hash_seed, e.hash_mark)"
+
+
+def looked_at(*options: str, seed: str, first: str = "") -> list[str]:
+    command = [sys.executable, *options, "-c", f"import os, sys; sys.path[:0] = {sys.path!r}; {first}{LOOK}"]
+    env = {**os.environ, "PYTHONHASHSEED": seed}
+    return subprocess.run(command, env=env, capture_output=True, text=True, check=True).stdout.split()
+
+
+def test_a_hash_seed_is_known_again_by_what_a_text_hashes_to() -> None:
+    assert looked_at(seed="42") == looked_at(seed="42")
+    assert looked_at(seed="42")[1] != looked_at(seed="7")[1]
+    assert looked_at(seed="random")[1] != looked_at(seed="random")[1]
+    assert looked_at(seed="")[0] == looked_at(seed="random")[0] == "random"
+
+
+def test_a_hash_seed_that_this_process_does_not_have_is_not_recorded() -> None:
+    assert looked_at("-E", seed="42")[0] == "random"
+    assert looked_at(seed="", first="os.environ['PYTHONHASHSEED'] = '0'; ")[0] == "random"
+    assert looked_at(seed="0", first="os.environ['PYTHONHASHSEED'] = '42'; ")[0] == "0"
+
+
+def test_without_a_mark_only_a_chosen_seed_is_known_to_be_the_same() -> None:
+    here = replace(current(), hash_seed="42", hash_mark="")
+    assert hash_alike(here, here)
+    assert not hash_alike(replace(here, hash_seed="random"), replace(here, hash_seed="random"))
+    assert other_hash_seed(here, here) == ""
+    assert other_hash_seed(here, replace(here, hash_seed="7")).startswith("Its hash seed was PYTHONHASHSEED=42 and is")

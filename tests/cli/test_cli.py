@@ -32,6 +32,7 @@ def test_help_lists_the_commands_and_the_exit_codes(shell: Shell) -> None:
         "trust",
         "replay",
         "debug",
+        "doctor",
         "export",
         "gc",
         "forget",
@@ -96,8 +97,8 @@ def test_replay_prints_json_alone_on_standard_output(failed: Shell) -> None:
     told = json.loads(run.stdout)
     assert run.returncode == 1
     assert set(told) == {
-        "checkpoint", "result", "error", "as_recorded", "changed_code", "ledger", "calls", "written", "unrecorded",
-        "values",
+        "checkpoint", "result", "error", "as_recorded", "hash_seed", "changed_code", "ledger", "calls", "written",
+        "unrecorded", "values",
     }  # fmt: skip
     assert (told["as_recorded"], told["written"], told["unrecorded"]) == (True, [], [])
     assert told["values"] == {"random": "recorded state", "uuid": "none drawn", "time": "follows the record"}

@@ -39,13 +39,15 @@ class Environment:
         sys_path: the import path, made absolute.
         main_file: the script that ran as ``__main__``; empty in a notebook or a shell.
         main_module: its importable name if it ran with ``python -m``; else empty.
-        hash_seed: ``PYTHONHASHSEED``, or ``"random"``.
+        hash_seed: ``PYTHONHASHSEED``, or ``"random"``: that one Python does not tell, and it cannot be had again.
         magic: what this interpreter's bytecode begins with, in hex.
         packages: the versions of loaded packages that say theirs, by name.
         commit: the git commit of the program's source; empty where that is not known.
         changed: loaded source files that differ from it; None where that is not known.
         time_zone: the local time zone, as ``TZ`` or its names and offset say.
         locale: as `locale.setlocale` says.
+        hash_mark: what one text hashes to: the same in two processes where their hash seeds are. Empty in checkpoints
+            of versions that did not take it.
     """
 
     python: str
@@ -64,6 +66,7 @@ class Environment:
     changed: tuple[str, ...] | None
     time_zone: str
     locale: str
+    hash_mark: str = ""
 
     @property
     def python_minor(self) -> str:
@@ -111,14 +114,23 @@ def _looked_at() -> Environment:
         sys_path=tuple(str(Path(entry).absolute()) for entry in sys.path),
         main_file=file,
         main_module=spec.name if spec is not None else "",
-        hash_seed=os.environ.get("PYTHONHASHSEED") or "random",
+        hash_seed=_hash_seed(),
         magic=importlib.util.MAGIC_NUMBER.hex(),
         packages=_packages(),
         commit=commit.commit,
         changed=commit.changed,
         time_zone=os.environ.get("TZ") or f"{'/'.join(time.tzname)} ({-time.timezone:+d} s)",
         locale=locale.setlocale(locale.LC_ALL),
+        hash_mark=f"{hash('clearstone') & 0xFFFF_FFFF_FFFF_FFFF:016x}",
     )
+
+
+def _hash_seed() -> str:
+    """Return what this process was started with; a variable that it ignores, or has set too late, is none."""
+    if not sys.flags.hash_randomization:
+        return "0"
+    asked = os.environ.get("PYTHONHASHSEED") or "random"
+    return "random" if sys.flags.ignore_environment or asked == "0" else asked
 
 
 def _packages() -> dict[str, str]:
@@ -157,6 +169,24 @@ def differences(then: Environment, now: Environment) -> Iterator[str]:
     if then.commit and now.commit and then.commit != now.commit:
         changed = f", with {len(then.changed)} file(s) changed" if then.changed else ""
         yield f"Its source was at commit {then.commit[:12]}{changed}; here it is at {now.commit[:12]}."
+
+
+def hash_alike(then: Environment, now: Environment) -> bool:
+    """Whether texts hash in both to the same, so that sets of them have one order."""
+    if then.hash_mark and now.hash_mark:
+        return then.hash_mark == now.hash_mark
+    return then.hash_seed == now.hash_seed != "random"
+
+
+def other_hash_seed(then: Environment, now: Environment) -> str:
+    """Say that texts hash otherwise `now` than they did `then`; empty where they do not."""
+    if hash_alike(then, now):
+        return ""
+    was = "random" if then.hash_seed == "random" else f"PYTHONHASHSEED={then.hash_seed}"
+    return (
+        f"Its hash seed was {was} and is another one here, so sets of strings may have another order; "
+        f"'clearstone doctor' names the lines where that matters."
+    )
 
 
 def without_secrets(argv: Sequence[str]) -> Iterator[str]:

@@ -224,7 +224,8 @@ def _code(data: bytes | None) -> tuple[Fingerprint, ...]:
 
 
 def _environment(header: Mapping[str, Any]) -> Environment:
-    known = {each.name: header[each.name] for each in fields(Environment)}  # a later version may say more
+    known = {"hash_mark": "", **header}  # an earlier version says less, a later one may say more
+    known = {each.name: known[each.name] for each in fields(Environment)}
     changed = header["changed"]
     lists = {"argv": tuple(header["argv"]), "sys_path": tuple(header["sys_path"])}
     return Environment(**{**known, **lists, "changed": None if changed is None else tuple(changed)})

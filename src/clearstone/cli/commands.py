@@ -155,7 +155,7 @@ def replay(ctx: click.Context, /, checkpoint: str, *, function: str | None, as_j
     """
     from clearstone.cli.replaying import replay_checkpoint
 
-    found = _load(checkpoint, given.pop("state_only"))
+    found = _load_with_its_seed(checkpoint, given.pop("state_only"))
     ctx.exit(replay_checkpoint(found, given, function=function, as_json=as_json))  # type: ignore[arg-type]  # as named
 
 
@@ -174,7 +174,7 @@ def debug(
     """
     from clearstone.cli.replaying import debug_checkpoint
 
-    found = _load(checkpoint, given.pop("state_only"))
+    found = _load_with_its_seed(checkpoint, given.pop("state_only"))
     ctx.exit(debug_checkpoint(found, given, function=function, mocks=mocks))  # type: ignore[arg-type]  # as named
 
 
@@ -211,9 +211,40 @@ def fork(ctx: click.Context, /, checkpoint: str, **given: Any) -> None:
     from clearstone.cli.forking import fork_checkpoint
     from clearstone.cli.replaying import Options
 
-    found = _load(checkpoint, given.pop("state_only"))
+    found = _load_with_its_seed(checkpoint, given.pop("state_only"))
     options = {name: given.pop(name) for name in Options.__annotations__}
     ctx.exit(fork_checkpoint(found, options, **given))  # type: ignore[arg-type]  # as named
+
+
+@click.command()
+@click.argument("checkpoint")
+@_replaying
+@click.option(
+    "--replays", type=click.IntRange(min=2), default=4, show_default=True, help="At most so many, until two part."
+)
+@_json
+@place_options
+@click.pass_context
+def doctor(
+    ctx: click.Context, /, checkpoint: str, *, function: str | None, replays: int, as_json: bool, **given: Any
+) -> None:
+    """Name the lines where replays of CHECKPOINT part.
+
+    Replays it twice and more, with other hash seeds and other turns of the threads, and compares what each line did.
+    Exit code 0: nothing parts, 1: something does, or the replays diverge from the record.
+    """
+    from clearstone.cli.doctoring import examine
+
+    ctx.exit(examine(checkpoint, given, function=function, replays=replays, as_json=as_json))
+
+
+def _load_with_its_seed(reference: str, state_only: str | None) -> Any:
+    """Load a checkpoint that is to be replayed, in a process with its hash seed where that can be had."""
+    from clearstone.cli.seeding import take_seed_of
+
+    found = _load(reference, state_only)
+    take_seed_of(found.environment)
+    return found
 
 
 def _load(reference: str, state_only: str | None = None) -> Any:
@@ -224,6 +255,6 @@ def _load(reference: str, state_only: str | None = None) -> Any:
 
 
 ALL = (
-    demo, traces, show, search, checkpoints, inspect, diff, timeline, annotate, trust, replay, debug, fork, export, gc,
-    forget,
+    demo, traces, show, search, checkpoints, inspect, diff, timeline, annotate, trust, replay, debug, fork, doctor,
+    export, gc, forget,
 )  # fmt: skip

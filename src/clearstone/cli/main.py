@@ -41,6 +41,7 @@ for command in commands.ALL:
 
 def main() -> NoReturn:
     """Run the command line and exit: the entry point of the ``clearstone`` program."""
+    commands.place.is_program = True
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # recorded text may hold what a terminal cannot show

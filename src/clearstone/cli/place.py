@@ -20,10 +20,11 @@ if TYPE_CHECKING:
 
 @dataclass
 class Place:
-    """What ``--home``, ``--db`` and ``--debug`` said."""
+    """What ``--home``, ``--db`` and ``--debug`` said, and whether this process is the ``clearstone`` program."""
 
     db: Path | None = None
     debug: bool = False
+    is_program: bool = False
 
     @property
     def trace_file(self) -> Path:

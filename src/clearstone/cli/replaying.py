@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypedDict
 
 import click
 
+from clearstone.checkpoint.environment import hash_alike, known
 from clearstone.cli.place import place
 from clearstone.cli.printing import jsonable
 from clearstone.codec.exceptions import type_name
@@ -140,6 +141,7 @@ def outcome_json(
         "result": jsonable(result),
         "error": {"type": _error_name(error), "message": safe_str(error)} if error is not None else None,
         "as_recorded": _ended_as_recorded(checkpoint, engine),
+        "hash_seed": {"recorded": checkpoint.environment.hash_seed, "same": _is_same_seed(checkpoint)},
         "changed_code": [change.name for change in engine.changed_code],
         "ledger": engine.ledger.counts(),
         "calls": [entry.as_json() for entry in engine.ledger],
@@ -147,6 +149,10 @@ def outcome_json(
         "unrecorded": list(engine.ledger.unrecorded),
         "values": dict(engine.ledger.values),
     }
+
+
+def _is_same_seed(checkpoint: Checkpoint) -> bool:
+    return hash_alike(checkpoint.environment, known())
 
 
 def _error_name(error: BaseException) -> str:

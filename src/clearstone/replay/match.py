@@ -93,7 +93,7 @@ class InferredBook:
     Args:
         record: the recorded calls.
         strict: whether other arguments than any recorded call's are refused; else the next one of the site is given.
-        changes: says in one line what of the code has changed since.
+        changes: says in one line what of the code, or about it, has changed since.
         quoted_then: gives the source of a recorded line, behind a colon.
     """
 
