@@ -311,7 +311,8 @@ def test_a_divergence_shows_the_nearest_calls_first_and_says_what_was_used() -> 
     assert told[0].startswith("call 2 of ")
     assert told[1].startswith(f"  now at {__file__}:")
     assert told[1].endswith(': raise RuntimeError([self.ask(prompt) for prompt in now("prompts", prompts)])')
-    assert told[3].startswith("    prompt[2]['content']: recorded 'word 2 word 2")
+    assert told[3].startswith(f"    recorded at {__file__}:")
+    assert told[4].startswith("    prompt[2]['content']: recorded 'word 2 word 2")
     assert told[-1].endswith("lists what differs.")
 
 
