@@ -46,8 +46,8 @@ def place_above() -> Place:
         frame = sys._getframe(2)
     except ValueError:  # the interpreter did, at its exit
         return NOWHERE
-    place = frame.f_code, frame.f_lasti
-    return place_here() if is_passed(place) else place
+    code = frame.f_code
+    return place_here() if _is_passed(code.co_filename) else (code, frame.f_lasti)
 
 
 def line_here() -> str:

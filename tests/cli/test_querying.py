@@ -50,8 +50,8 @@ def test_search_shows_the_text_it_found(failed: Shell) -> None:
 def test_search_json_tells_metadata_and_no_values(failed: Shell) -> None:
     (span,) = json.loads(failed("search", "--name", "Agent.run", "--json").stdout)
     assert set(span) == {
-        "trace_id", "span_id", "parent_id", "name", "span_type", "site", "instance", "started", "ended", "interrupted",
-        "status", "status_description", "error",
+        "trace_id", "span_id", "parent_id", "name", "span_type", "site", "instance", "called_at", "started", "ended",
+        "interrupted", "status", "status_description", "error",
     }  # fmt: skip
     assert span["instance"] == "__main__:Agent#1"
     assert span["error"]["type"] == "TypeError"
