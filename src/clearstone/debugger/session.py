@@ -214,7 +214,7 @@ class ReplayEngine:
         self, function: str | None, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Iterator[tuple[Replay, Call]]:
         self._checkpoint.require_loadable()
-        self._source.finder.check()
+        moved.require_there(self._renames, self._source)
         with self._source.loading():
             permissions, live = self._permissions, self._passthrough
             replay = Replay(
