@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 import textwrap
@@ -77,7 +78,9 @@ class Project:
 
     def write(self, name: str, text: str) -> None:
         path = self.folder / name
-        path.parent.mkdir(exist_ok=True)
+        if not path.parent.exists():
+            path.parent.mkdir()
+            (path.parent / "__init__.py").touch()
         path.write_text(textwrap.dedent(text))
 
     def edit(self, *edits: tuple[str, str], file: str = "agents.py") -> None:
@@ -149,6 +152,7 @@ def test_without_a_mapping_it_is_said_what_was_recorded_and_how_to_go_on(project
     for command in ("replay", "debug"):
         told = project.refused(command=command)
         assert "module 'agents' of the recorded class Agent cannot be imported" in told
+        assert re.search(r"there are .*\bcore\b.*\bmain\b", told)
         assert "--map agents=NEW.MODULE" in told
 
 
@@ -253,8 +257,9 @@ CARELESS = {
     "agents=": "'agents=' says of nothing where it is now",
     "agents=core agents": "says of nothing where it is now",
     "agents=core.agents:Agent": "names a module on one side and something in one on the other",
-    "agents=core.nowhere": "the module 'core.nowhere' cannot be imported here (No module named 'core.nowhere')",
-    "agents=core.agents.Agent": "Something in a module is named with a colon",
+    "agents=core.nowhere": "'core.nowhere' cannot be imported here (No module named 'core.nowhere'); there are",
+    "agents=core.agnts": "cannot be imported here (No module named 'core.agnts'); the nearest is 'core.agents'.",
+    "agents=core.agents.Agent": "What is in a module is named with a colon",
     "agents:Agent=core.agents:Agnet": "core.agents has no 'Agnet'; the nearest is 'Agent'",
 }
 

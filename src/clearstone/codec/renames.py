@@ -20,7 +20,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from clearstone.errors import CheckpointDamagedError, ConfigurationError, TargetError
+from clearstone.errors import CheckpointDamagedError, ConfigurationError
 from clearstone.nearest import nearest
 from clearstone.span import MAIN_NAMES
 
@@ -163,37 +163,9 @@ class Finder:
             f"Nothing that was looked for is called {rule.old!r}: {rule.written} made no difference." for rule in unused
         ]
 
-    def check(self) -> None:
-        """Make sure that what things are said to be called today is there.
 
-        Raises:
-            TargetError: a module is not, or what is in it.
-        """
-        for rule in self.renames.rules:
-            module, _, qualname = rule.new.partition(":")
-            try:
-                found = self._module(module)
-            except ImportError as error:
-                raise TargetError(
-                    f"{rule.written!r}: the module {module!r} cannot be imported here ({error}). Something in a module "
-                    f"is named with a colon: {HOW}"
-                ) from error
-            _require_there(rule, found, qualname)
-
-
-def _require_there(rule: Rule, module: ModuleType, qualname: str) -> None:
-    owner: Any = module
-    for part in qualname.split(".") if qualname else ():
-        found = getattr(owner, part, None)
-        if found is None and isinstance(owner, type):
-            return  # an attribute that its instances get
-        if found is None:
-            where = getattr(owner, "__name__", module.__name__)
-            raise TargetError(f"{rule.written!r}: {where} has no {part!r}; {nearest(part, _names(owner))}")
-        owner = found
-
-
-def _names(owner: Any) -> list[str]:
+def names_of(owner: Any) -> list[str]:
+    """Return the public names in a module or class."""
     return [each for each in dir(owner) if not each.startswith("_")]
 
 
@@ -284,7 +256,7 @@ def _lost_member(name: str) -> str:
     for part in qualname.split(".") if owner is not None else ():
         if not hasattr(owner, part):
             return (
-                f"It names {name}, and there is no {part!r} today; {nearest(part, _names(owner))}. {how_to_say(name)}"
+                f"It names {name}, and there is no {part!r} today; {nearest(part, names_of(owner))}. {how_to_say(name)}"
             )
         owner = getattr(owner, part)
     return ""

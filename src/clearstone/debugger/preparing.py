@@ -79,7 +79,7 @@ class Preparation:
         make: Callable[..., Any] = Replay,
     ) -> Iterator[tuple[Any, Call]]:
         self._checkpoint.require_loadable()
-        self._source.finder.check()
+        moved.require_there(self._renames, self._source)
         with self._source.loading():
             permissions, live = self._permissions, self._passthrough
             replay = make(

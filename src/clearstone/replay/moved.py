@@ -10,13 +10,19 @@ Invariant: ids, times and payloads stay as they were recorded, and what no rule 
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from clearstone.codec.renames import HOW, names_of
+from clearstone.errors import TargetError
+from clearstone.nearest import nearest
 from clearstone.span import Trace
 
 if TYPE_CHECKING:
+    from types import ModuleType
+
     from clearstone.checkpoint.model import Checkpoint, TakenCall
-    from clearstone.codec.renames import Renames
+    from clearstone.codec.renames import Renames, Rule
+    from clearstone.replay.source import Source
     from clearstone.span import Failure, Outcome, Span
 
 
@@ -83,3 +89,37 @@ def _outcome(outcome: Outcome | None, renames: Renames) -> Outcome | None:
 def _failure(failure: Failure, renames: Renames) -> Failure:
     name = renames.dotted(failure.type_name)
     return failure if name == failure.type_name else replace(failure, type_name=name)
+
+
+# --- whether it is there ---------------------------------------------------------------------------------------------
+
+
+def require_there(renames: Renames, source: Source) -> None:
+    """Make sure that what things are said to be called today is there.
+
+    Raises:
+        TargetError: a module is not, or what is in it; names the nearest.
+    """
+    for rule in renames.rules:
+        module, _, qualname = rule.new.partition(":")
+        try:
+            found = source.module(module)
+        except ImportError as error:
+            raise TargetError(
+                f"{rule.written!r}: the module {module!r} cannot be imported here ({error}); {source.near(module)}. "
+                f"What is in a module is named with a colon: {HOW}"
+            ) from error
+        _require_in(rule, found, qualname)
+
+
+def _require_in(rule: Rule, module: ModuleType, qualname: str) -> None:
+    owner: Any = module
+    for part in qualname.split(".") if qualname else ():
+        found = getattr(owner, part, None)
+        if found is None and isinstance(owner, type):
+            return  # an attribute that its instances get
+        if found is None:
+            raise TargetError(
+                f"{rule.written!r}: {module.__name__} has no {qualname!r}; {nearest(part, names_of(owner))}"
+            )
+        owner = found

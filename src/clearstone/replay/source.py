@@ -16,6 +16,7 @@ import contextlib
 import importlib
 import importlib.util
 import inspect
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -23,6 +24,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from clearstone import run
 from clearstone.checkpoint.environment import current, differences
 from clearstone.checkpoint.fingerprints import changed_since
+from clearstone.checkpoint.origin import is_installed_file
 from clearstone.codec import payload
 from clearstone.codec.payload import main_file
 from clearstone.codec.renames import Finder, Renames, how_to_say
@@ -153,7 +155,8 @@ class Source:
         except ModuleNotFoundError as error:
             raise TargetError(
                 f"the module {module_name!r} of the recorded {what} {qualname} cannot be imported here ({error}); "
-                f"run from its folder, install it, or put it on PYTHONPATH. {how_to_say(str(error.name))}"
+                f"run from its folder, install it, or put it on PYTHONPATH; {self.near(module_name)}. "
+                f"{how_to_say(str(error.name))}"
             ) from error
         owner: Any = module
         for part in qualname.split("."):
@@ -163,6 +166,17 @@ class Source:
                 raise TargetError(f"{told}. {how_to_say(f'{module_name}:{qualname}')}")
             owner = found
         return owner
+
+    def near(self, module: str) -> str:
+        """Say which modules of the user's there are where one of that name is not."""
+        import pkgutil
+
+        package = sys.modules.get(module.rpartition(".")[0])
+        users = (each for each in self._checkpoint.environment.sys_path if not is_installed_file(f"{each}{os.sep}"))
+        folders = getattr(package, "__path__", users)
+        prefix = f"{package.__name__}." if package is not None else ""
+        found = sorted({each.name for each in pkgutil.iter_modules(map(str, folders), prefix)})
+        return nearest(module, found).replace("it has", "there are", 1)
 
     def _stored_class(self) -> type:
         stored = self._checkpoint.agent_class
