@@ -80,10 +80,10 @@ class Follower:
         gc.disable()
         try:
             with threads.carrying_also(self._carried):
-                sys.settrace(self._enter)
+                _trace_by(self._enter)
                 yield
         finally:
-            sys.settrace(before)
+            _trace_by(before)
             sys.setswitchinterval(interval)
             gc.enable() if collects else gc.disable()
 
@@ -98,11 +98,11 @@ class Follower:
         if self._is_pressed and number <= MOST_DELAYED:
             _pause(DELAY * (3 - number % 4))
         token, before = self._current.set(place), sys.gettrace()
-        sys.settrace(self._enter)
+        _trace_by(self._enter)
         try:
             return function(*args, **kwargs)
         finally:
-            sys.settrace(before)
+            _trace_by(before)
             self._current.reset(token)
 
     def _now(self) -> Sequence:
@@ -153,6 +153,13 @@ class Follower:
 
 
 _UNKNOWN = object()
+_installing = threading.RLock()
+
+
+def _trace_by(function: Any) -> None:
+    """Set the trace function of this thread. While another thread does Python refuses it, and audit hooks take time."""
+    with _installing:
+        sys.settrace(function)
 
 
 class _Place:
