@@ -265,4 +265,5 @@ def _lost_member(name: str) -> str:
 def how_to_say(old: str, new: str = "") -> str:
     """Say how to name the place where something is today."""
     new = new or ("NEW.MODULE:NAME" if ":" in old else "NEW.MODULE")
-    return f"If it was moved or renamed, say where it is: --map {old}={new} (renamed={{{old!r}: {new!r}}})."
+    said = f"say where it is: --map {old}={new} (renamed={{{old!r}: {new!r}}})"
+    return f"If it was moved or renamed, {said}; if it is gone, restore the class."
