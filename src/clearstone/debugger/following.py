@@ -249,7 +249,7 @@ class _Frame:
                 self._ended(frame)
             self._line = frame.f_lineno
         elif event == "return":
-            self._ended(frame, f"gave {brief(arg)}")
+            self._ended(frame, "" if _is_awaiting(frame) else f"gave {brief(arg)}")
         return self
 
     def _ended(self, frame: FrameType, gave: str = "") -> None:
@@ -261,3 +261,12 @@ class _Frame:
 def _told(frame: FrameType, names: tuple[str, ...]) -> str:
     held = frame.f_locals
     return ", ".join(f"{name} = {brief(held[name])}" for name in names if name in held)
+
+
+def _is_awaiting(frame: FrameType) -> bool:
+    """Whether a coroutine only waits: what it hands to the event loop is the loop's business, and not the code's."""
+    code = frame.f_code
+    return bool(code.co_flags & inspect.CO_COROUTINE) and dis.opname[code.co_code[frame.f_lasti]] not in _RETURNS
+
+
+_RETURNS = frozenset({"RETURN_VALUE", "RETURN_CONST"})
