@@ -352,6 +352,13 @@ def test_what_cannot_be_changed_is_refused_before_anything_runs(
     assert live == []
 
 
+def test_a_secret_that_is_set_is_neither_told_nor_recorded(checkpoint: Checkpoint) -> None:
+    fork = engine(checkpoint).fork(state={"self.config['password']": "hunter3long", "self.limit": 4})
+    assert fork.agent.config["password"] == "hunter3long"  # noqa: S105 - a made-up one
+    assert "hunter3long" not in str(fork.changes) + str(trace(fork).spans[0].attributes)
+    assert fork.changes[1] == "self.limit: 3 -> 4"
+
+
 def test_a_place_that_is_none_when_the_call_is_come_to_ends_the_fork(checkpoint: Checkpoint) -> None:
     fork = engine(checkpoint).fork(at="s4", state={"self.limt": 1})
     assert isinstance(fork.error, ReplayError)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from clearstone.codec.payload import safe_repr
+from clearstone.codec.redact import MARKER, active
 from clearstone.errors import ConfigurationError
 from clearstone.nearest import nearest
 
@@ -58,7 +59,12 @@ class Place:
                 f"{self.text} cannot be set: {type(error).__name__}: {error}. In Python, state= takes a function of "
                 f"the agent, which may change it in any way"
             ) from None
-        return f"{self.text}: {'not there' if before is NOTHING else safe_repr(before)} -> {safe_repr(value)}"
+        return f"{self.text}: {'not there' if before is NOTHING else self._shown(before)} -> {self._shown(value)}"
+
+    def _shown(self, value: Any) -> str:
+        """Return a value as it may be told and recorded: not where a name in the place is a secret's."""
+        names = (name for _, name in self.steps if isinstance(name, str))
+        return MARKER if any(map(active().is_secret_key, names)) else safe_repr(value)
 
     def _read(self, holder: Any, number: int, is_item: bool, name: Any) -> Any:
         try:
