@@ -98,6 +98,7 @@ def _stream(made: _Made) -> Generator[Any, Any, Any]:
                 stream = made.start()
                 chunk.append(next(stream))
             else:
+                call.resumed()
                 chunk.append(step(given))
         except StopIteration as end:
             runs.leave(token, call)
@@ -144,6 +145,7 @@ async def _async_stream(made: _Made) -> AsyncGenerator[Any, Any]:
                 stream = made.start()
                 chunk.append(await _first_step(stream))
             else:
+                call.resumed()
                 chunk.append(await step(given))
         except StopAsyncIteration:
             runs.leave(token, call)

@@ -9,8 +9,7 @@ Invariant: an override (a replay, or `SUSPENDED`) always wins over every recorde
 recorded as a new live one. Context variables follow tasks by themselves; `threads` and
 `processes` carry them further.
 
-Refused: a ``proceed`` callback (``run(site, call, proceed)``). It costs a closure and a second library frame per call
-in the user's traceback; `begin` and the methods of `OpenCall` need neither.
+Refused: a ``proceed`` callback: it costs a closure and a second library frame per call in the user's traceback.
 """
 
 from __future__ import annotations
@@ -121,6 +120,9 @@ class OpenCall(Protocol):
 
     def chunk(self, value: Any) -> None:
         """A stream yielded `value`."""
+
+    def resumed(self) -> None:
+        """Its consumer goes on with a generator that has yielded."""
 
     def returned(self, value: Any) -> None:
         """The call returned `value` (a generator: ended with it)."""
@@ -235,6 +237,9 @@ class PassingCall:
 
     def chunk(self, value: Any) -> None:
         """Forget `value`."""
+
+    def resumed(self) -> None:
+        """Nothing was remembered."""
 
     def returned(self, value: Any) -> None:
         """Forget `value`."""

@@ -159,6 +159,10 @@ def _effects(node: dict[Any, Any], width: int) -> Iterator[str]:
     deleted = node.get("deleted")
     for name in deleted if isinstance(deleted, list) else ():
         yield f"del self.{name}"
+    steps = node.get("steps")
+    for number, step in steps.items() if isinstance(steps, dict) else ():
+        if isinstance(step, dict):
+            yield from (f"{line} (before item {number})" for line in _effects(step, width))
     if "arguments" in node:
         yield f"arguments afterwards: {show.render(node['arguments'], width=width)}"
 

@@ -16,41 +16,26 @@ such a call.
 
 from __future__ import annotations
 
-import contextlib
 import itertools
-import operator
 import os
 import threading
 import weakref
-from collections import Counter, OrderedDict, defaultdict, deque
-from itertools import chain
+from copy import copy
 from typing import TYPE_CHECKING, Any
 
-from clearstone.checkpoint.attributes import in_dict, slots_of
 from clearstone.codec.arguments import encode_arguments, without_hidden
 from clearstone.codec.exceptions import or_described
 from clearstone.codec.payload import encode
 from clearstone.record import layout
+from clearstone.record.looks import CONTAINERS, compare, look
 from clearstone.span import CODEC_MASK, STAND_IN
 from clearstone.threads import task_of_now
 
 if TYPE_CHECKING:
+    from clearstone.record.looks import Look
     from clearstone.record.recording import RecordedCall
 
-SEQUENCES = frozenset({list, deque})
-DICTS = frozenset({dict, defaultdict, OrderedDict, Counter})
-CONTAINERS = SEQUENCES | DICTS | {set, bytearray}
-"""Exact types: the length of a subclass is the user's code to tell."""
-
 MOST_OTHERS = 20
-
-SMALL = 32
-"""Of a container of at most so many items all are noted."""
-
-Look = tuple[Any, int, Any, Any]
-"""What is noted of an attribute: its value; of a container the length. Then of a small one `SMALL` and its items, of a
-larger one its first and last item (of a dict the last key), by which one that grew at its end is told from one that was
-changed elsewhere. What was put in the place of another item in the middle of a large one is not seen."""
 
 _numbers = itertools.count(1)
 _lock = threading.RLock()
@@ -118,6 +103,8 @@ class Watch:
 
     bound: Any = None
     object: _Object | None = None
+    steps: dict[int, dict[str, Any]] | None = None
+    """Of a generator that has given an item: what it did before each item, and after the last."""
 
     def __init__(self, call: RecordedCall) -> None:
         self.call = call
@@ -160,13 +147,49 @@ def _note_instance(watch: Watch, call: RecordedCall, instance: Any) -> None:
     if known is None or not known.is_of(instance):
         known = _new(instance)
     watch.object, watch.instance, watch.part = known, known.text, known.part
-    known.enter(watch)  # first: of two calls that begin at one time the later one sees the other
-    if known.streams or len(known.active) > 1:
-        _meet(watch, call, known)
     if call.site.replay == "serve":
         watch.bound = instance
+    _enter(watch, known)
+
+
+def _enter(watch: Watch, known: _Object) -> None:
+    known.enter(watch)  # first: of two calls that begin at one time the later one sees the other
+    if known.streams or len(known.active) > 1:
+        _meet(watch, watch.call, known)
+    if watch.bound is not None:
         with _lock:
-            watch.before = _share(watch, known) if watch.ambiguous else _look(instance)
+            watch.before = _share(watch, known) if watch.ambiguous else look(watch.bound)
+
+
+def pause(watch: Watch, number: int) -> None:
+    """A generator is about to give an item: what its consumer does then is none of its doing.
+
+    Args:
+        watch: the call's.
+        number: how many items it has given before.
+    """
+    if watch.object is not None:
+        _take_step(watch, watch.object, number)
+
+
+def resume(watch: Watch) -> None:
+    """It goes on."""
+    if watch.object is not None:
+        _enter(watch, watch.object)
+
+
+def _take_step(watch: Watch, known: _Object, number: int) -> dict[int, dict[str, Any]]:
+    """Find what a generator did since it went on. Containers are copied: what comes to them later is another's."""
+    step: dict[str, Any] = {}
+    _find(watch, known, step)
+    watch.before = None
+    steps = watch.steps = watch.steps if watch.steps is not None else {}
+    for kind in ("set", "contents"):
+        for name, value in step.get(kind, {}).items():
+            step[kind][name] = copy(value) if type(value) in CONTAINERS else value
+    if step:
+        steps[number] = step
+    return steps
 
 
 def _new(instance: Any) -> _Object:
@@ -195,7 +218,7 @@ def _share(watch: Watch, known: _Object) -> dict[str, Look]:
         for other in known.at_work():
             if other is not watch and other.before is not None and not other.is_below_served:
                 return other.before
-    return _look(watch.bound)
+    return look(watch.bound)
 
 
 def _above(span: Any) -> set[int]:
@@ -217,41 +240,20 @@ def others_on(instance: Any, span: Any) -> tuple[str, ...]:
     return tuple(dict.fromkeys(itertools.islice(found, MOST_OTHERS)))
 
 
-def _look(instance: Any) -> dict[str, Look]:
-    found = {name: _seen(value) for name, value in (in_dict(instance) or {}).copy().items()}
-    for name, slot in slots_of(type(instance)).items():
-        with contextlib.suppress(AttributeError):  # not set
-            found[name] = _seen(slot.__get__(instance))
-    return found
-
-
-def _seen(value: Any) -> Look:
-    kind = type(value)
-    if kind not in CONTAINERS:
-        return value, -1, None, None
-    length = len(value)  # once: another thread may add to it
-    if length <= SMALL:
-        items = _items(value)
-        return value, len(items) // (2 if kind in DICTS else 1), SMALL, items
-    if kind in SEQUENCES:
-        return value, length, value[0], value[length - 1]
-    return value, length, None, next(reversed(value)) if kind in DICTS else None
-
-
-def _items(value: Any) -> tuple[Any, ...]:
-    return tuple(chain.from_iterable(value.items())) if type(value) in DICTS else tuple(value)
-
-
 def end(watch: Watch) -> tuple[int, bytes] | None:
     """Return what the call changed, serialised; None where it changed nothing that is looked at.
 
     The value is a dict: ``set`` (rebound attributes), ``deleted`` (their names), ``extended`` (the new tail of a list
     or deque), ``added`` (the new items of a dict), ``contents`` (all of a container that shrank, or of a set),
     ``order``, a number that is higher the later the object was looked at, ``task`` (the thread, and 0 or the task),
-    ``arguments`` (``(args, kwargs)`` after a call whose site has ``record_effects=True``), ``ambiguous``.
+    ``arguments`` (``(args, kwargs)`` after a call whose site has ``record_effects=True``), ``ambiguous``. Of a
+    generator that has given items it has ``steps`` instead of the first: such dicts by how many were given before.
     """
     found: dict[str, Any] = {}
-    if watch.object is not None:
+    if watch.steps is not None and watch.object is not None:
+        steps = _take_step(watch, watch.object, watch.call.chunk_count)
+        found = {"steps": steps} if steps else {}
+    elif watch.object is not None:
         _find(watch, watch.object, found)
     if watch.arguments is not None:
         now = encode_arguments(*watch.arguments)
@@ -259,6 +261,15 @@ def end(watch: Watch) -> tuple[int, bytes] | None:
             found["arguments"] = watch.arguments
     if not found and not watch.was_taken_from:
         return None
+    return _encoded(watch, found)
+
+
+def so_far(watch: Watch | None) -> tuple[int, bytes] | None:
+    """Return what a generator that has not ended has done before its items (see `end`); None of any other call."""
+    return _encoded(watch, {"steps": dict(watch.steps)}) if watch is not None and watch.steps else None
+
+
+def _encoded(watch: Watch, found: dict[str, Any]) -> tuple[int, bytes]:
     found["ambiguous"] = watch.ambiguous
     kin = watch.call.use.did
     whole = encode(found, kin)
@@ -271,8 +282,8 @@ def _find(watch: Watch, known: _Object, found: dict[str, Any]) -> None:
         known.leave(watch)
         return
     with _lock:
-        after = _look(watch.bound)
-        _compare(watch.before, after, found)
+        after = look(watch.bound)
+        compare(watch.before, after, found)
         known.leave(watch)
         if found:
             found["order"], found["task"] = next(_numbers), task_of_now()
@@ -285,61 +296,6 @@ def _pass_on(known: _Object, after: dict[str, Look]) -> None:
     for other in known.at_work():
         if other.before is not None and not other.is_below_served:
             other.before, other.was_taken_from = after, True
-
-
-def _compare(before: dict[str, Look], after: dict[str, Look], found: dict[str, Any]) -> None:
-    told = set[int]()  # a container that has several names is changed once
-    for name, look in after.items():
-        value, length, _, _ = look
-        known, was, first, _ = then = before.get(name, _NOTHING)
-        if value is not known:
-            found.setdefault("set", {})[name] = value
-        elif length >= 0 and id(value) in told:
-            continue
-        elif first is SMALL:
-            _compare_items(name, then, look, found)
-        elif length != was:
-            kind, changed = _growth(then, look)
-            found.setdefault(kind, {})[name] = changed
-        told.add(id(value))
-    deleted = [name for name in before if name not in after]
-    if deleted:
-        found["deleted"] = deleted
-
-
-def _compare_items(name: str, then: Look, now: Look, found: dict[str, Any]) -> None:
-    """Of a container that was small each item is compared, by identity."""
-    value, length, size, noted = now
-    before, after = then[3], noted if size is SMALL else _items(value)
-    if len(after) < len(before) or not all(map(operator.is_, after, before)):
-        found.setdefault("contents", {})[name] = value
-    elif len(after) > len(before):
-        in_order = type(value) in SEQUENCES or type(value) in DICTS
-        kind, changed = _growth_of_small(value, then[1], length) if in_order else ("contents", value)
-        found.setdefault(kind, {})[name] = changed
-
-
-def _growth_of_small(value: Any, was: int, length: int) -> tuple[str, Any]:
-    if type(value) in DICTS:
-        return "added", dict(itertools.islice(value.items(), was, length))
-    return "extended", list(itertools.islice(value, was, length))
-
-
-def _growth(then: Look, now: Look) -> tuple[str, Any]:
-    """Say how a large container came to another length. It grew where its ends still stand where they stood."""
-    _, was, first, last = then
-    value, length, _, _ = now
-    if was < length:
-        if type(value) in SEQUENCES and value[0] is first and value[was - 1] is last:
-            return "extended", list(itertools.islice(value, was, length))
-        if type(value) in DICTS:
-            items = itertools.islice(value.items(), was - 1, length)
-            if next(items)[0] is last:
-                return "added", dict(items)
-    return "contents", value
-
-
-_NOTHING: Look = (object(), -1, None, None)
 
 
 def _new_lock_in_child() -> None:

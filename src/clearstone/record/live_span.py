@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
     from clearstone.nondet.drawn import Log
     from clearstone.record.ancestry import RemoteSpan
+    from clearstone.record.effects import Watch
     from clearstone.record.provider import TracerProvider
     from clearstone.record.tracer import Tracer
     from clearstone.span import Failure, Payload, Site
@@ -64,6 +65,7 @@ class LiveSpan(Identified):
     input: Encoded | None = None
     output: Encoded | None = None
     effects: Encoded | None = None
+    watch: Watch | None = None
     failure: Failure | None = None
     chunks: list[tuple[int, int, bytes]] | None = None
     complete = True
@@ -357,15 +359,16 @@ class LiveSpan(Identified):
 
     def _outcome(self) -> Outcome | None:
         output = payload.of_raw(*self.output) if self.output is not None else None
-        effects = payload.of_raw(*self.effects) if self.effects is not None else None
+        did = self.effects or effects.so_far(self.watch)
+        changed = payload.of_raw(*did) if did is not None else None
         if self.chunks is not None:
             if self.end_ns is None and not self.chunks:
                 return None
             ended = self.complete and self.end_ns is not None
-            return Outcome("streamed", output, self.failure, _chunks(self.chunks), ended, effects)
+            return Outcome("streamed", output, self.failure, _chunks(self.chunks), ended, changed)
         if self.failure is not None:
-            return Outcome("raised", failure=self.failure, effects=effects)
-        return Outcome("returned", output, effects=effects) if output is not None else None
+            return Outcome("raised", failure=self.failure, effects=changed)
+        return Outcome("returned", output, effects=changed) if output is not None else None
 
 
 def _is_cancelled(error: BaseException) -> bool:

@@ -40,8 +40,7 @@ _current = run.current_span.get
 _live = run.live
 _trace_in_stock = identity.traces.pop
 MOST_CHUNK_BYTES = 1 << 20
-SCALARS = frozenset({type(None), bool, int, float, str, bytes})
-"""Types that have no buffers."""
+SCALARS = frozenset({type(None), bool, int, float, str, bytes})  # types that have no buffers
 
 
 class Recording:
@@ -173,9 +172,6 @@ class RecordedCall(LiveSpan):
     entry: Any = None
     """At an outermost boundary: the agent's state at entry (see `clearstone.checkpoint.policy`)."""
 
-    watch: effects.Watch | None = None
-    """Of a call bound to an object: what is compared at its end."""
-
     chunk_count = chunk_bytes = 0
 
     __init__ = object.__init__  # `Recording.begin` sets what there is
@@ -263,6 +259,8 @@ class RecordedCall(LiveSpan):
         if self.inherited:
             return
         try:
+            if self.watch is not None:
+                effects.pause(self.watch, self.chunk_count)
             form, data = encode(value, self.use.item)
             number = self._keep_chunk(at_ns, form, data)
             form, data = self.tracer.fitting(form, data)
@@ -270,6 +268,14 @@ class RecordedCall(LiveSpan):
             self.tracer.journal.append(head + data)
         except Exception as error:
             faults.report(f"recording a chunk of {self.name}", error)
+
+    def resumed(self) -> None:
+        """Look at the object again: its consumer may have changed it."""
+        try:
+            if self.watch is not None:
+                effects.resume(self.watch)
+        except Exception as error:
+            faults.report(f"looking at the object of {self.name}", error)
 
     def _keep_chunk(self, at_ns: int, form: int, data: bytes) -> int:
         """Keep a chunk at hand for whoever looks at the open span, if they are not many; return its number."""

@@ -46,49 +46,47 @@ class Effects:
         self._written: dict[tuple[int, str], tuple[Any, int, Any]] = {}
         """Of attributes that calls have rebound: the object, to keep its id its own, when, and in which tasks."""
 
+        self._kept: dict[int, tuple[Any, set[str]]] = {}
         self._writing = threading.RLock()
 
-    def apply(self, call: BoundCall, span: Span) -> list[str]:
-        """Do to the object and the arguments of `call` what its recorded call did.
+    def keep(self, instance: Any, names: Iterable[str]) -> None:
+        """Leave attributes of an object alone from now on: a fork has given them other values than the record knows."""
+        self._kept.setdefault(id(instance), (instance, set()))[1].update(names)
+
+    def do(self, call: BoundCall, found: Mapping[str, Any], span: Span) -> list[str]:
+        """Do to the object of `call` what its recorded call did, or one of its steps.
 
         Args:
             call: the served call.
+            found: what it did (see `clearstone.record.effects.end`).
             span: the recorded one.
 
         Returns:
             What could not be done, or is not sure, a sentence each.
         """
-        recorded = span.outcome.effects if span.outcome is not None else None
-        if recorded is None:
+        if call.instance is None:
             return []
-        try:
-            found: dict[str, Any] = payload.load(recorded)
-        except ReplayError as error:
-            return [f"what it did to its object is not done again: {error}"]
-        if not isinstance(found, dict):
-            return [f"what it did to its object was not recorded ({found!r})"]
-        told: list[str] = []
-        if call.instance is not None:
-            with self._writing:
-                told += self._to_object(call.instance, found, span)
-        if "arguments" in found:
-            told += _to_arguments(call, *found["arguments"])
-        return told
+        with self._writing:
+            return list(self._to_object(call.instance, found, span))
 
     def _to_object(self, instance: Any, found: Mapping[str, Any], span: Span) -> Iterator[str]:
         ambiguous = found.get("ambiguous", False)
         when = found.get("order", span.end_ns or span.start_ns), found.get("task")
-        changed, late = [], []
+        changed, late, kept = [], [], []
         for kind in _DONE:
             values = found.get(kind, {})
             for recorded in values:
                 is_there = _read(instance, recorded) is not _ABSENT  # it was what get_state called it that was renamed
                 name = recorded if is_there else todays_attribute(instance, recorded)
                 changed.append(name)
-                if kind in _REPLACING and not self._is_last(instance, name, *when, ambiguous=ambiguous):
+                if kind in _PUTTING and name in self._kept.get(id(instance), (None, ()))[1]:
+                    kept.append(name)
+                elif kind in _REPLACING and not self._is_last(instance, name, *when, ambiguous=ambiguous):
                     late.append(name)
                 else:
                     yield from _do(instance, name, kind, values[recorded] if kind != "deleted" else _ABSENT)
+        if kept:
+            yield f"{_named(kept)} stays what the fork has made of it: what the recorded call put there is left out"
         if ambiguous:
             yield (
                 f"calls on this object overlapped, so which of them changed {_named(changed)} is not sure; "
@@ -111,6 +109,62 @@ class Effects:
         return True
 
 
+class Doing:
+    """What one served call did, to be done in its steps: before each item of a stream, and at its end.
+
+    Args:
+        effects: those of the replay.
+        call: the served call.
+        span: the recorded one, with effects.
+    """
+
+    def __init__(self, effects: Effects, call: BoundCall, span: Span) -> None:
+        self._effects = effects
+        self._call = call
+        self._span = span
+        self._given = 0
+        self._found: Any = None
+
+    def item(self) -> list[str]:
+        """Do what it did before its next item; return what could not be done, a sentence each."""
+        told = self._step()
+        self._given += 1
+        return told
+
+    def end(self) -> list[str]:
+        """Do what it did at its end; likewise."""
+        found = self._load()
+        if not isinstance(found, dict):
+            return [str(found)]
+        steps = found.get("steps")
+        if steps is None:
+            told = self._effects.do(self._call, found, self._span)
+        elif self._given < max(steps, default=0):
+            told = ["its stream is left earlier than it was: what it did after that is not done"]
+        else:
+            told = self._step()
+        return told + (_to_arguments(self._call, *found["arguments"]) if "arguments" in found else [])
+
+    def _step(self) -> list[str]:
+        found = self._load()
+        step = found["steps"].get(self._given) if isinstance(found, dict) and "steps" in found else None
+        if step is None:
+            return []
+        return self._effects.do(self._call, {**step, "ambiguous": found.get("ambiguous", False)}, self._span)
+
+    def _load(self) -> Any:
+        """Return what was recorded, or a sentence that says why it is not known."""
+        recorded = self._span.outcome.effects if self._span.outcome is not None else None
+        if self._found is None and recorded is not None:
+            try:
+                self._found = payload.load(recorded)
+            except ReplayError as error:
+                self._found = f"what it did to its object is not done again: {error}"
+            if not isinstance(self._found, dict | str):
+                self._found = f"what it did to its object was not recorded ({self._found!r})"
+        return self._found
+
+
 def _named(names: Iterable[str]) -> str:
     return ", ".join(f"self.{name}" for name in dict.fromkeys(names)) or "it"
 
@@ -130,6 +184,7 @@ def _do(instance: Any, name: str, kind: str, value: Any) -> Iterator[str]:
 _DONE = {"set": "set", "deleted": "deleted", "extended": "extended", "added": "filled", "contents": "changed"}
 _REBINDING = frozenset({"set", "deleted"})
 _REPLACING = frozenset({"set", "contents"})
+_PUTTING = _REBINDING | _REPLACING
 
 
 def _to_arguments(call: BoundCall, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> list[str]:

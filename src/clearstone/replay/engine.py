@@ -18,7 +18,7 @@ from clearstone import nondet, run
 from clearstone.callers import line_here, line_of
 from clearstone.errors import BeyondRecord, ReplayError, ReplayExhausted
 from clearstone.replay import arguments, stopping
-from clearstone.replay.effects import Effects
+from clearstone.replay.effects import Doing, Effects
 from clearstone.replay.guard import Guard
 from clearstone.replay.ledger import TOLD, VERDICT, LedgerEntry, OpenLedger
 from clearstone.replay.match import Made
@@ -199,25 +199,29 @@ class Replay:
         clock = nondet.current_clock.get() if self.follows else None
         if not does and kept is None and clock is None and given.chunks is None and given.pending is None:
             return given
-        finish = partial(self._finish, made, span if does else None, kept, entry) if does or kept is not None else None
+        doing = Doing(self._effects, made.call, span) if does else None
+        finish = partial(self._finish, doing, kept, entry) if does or kept is not None else None
+        item = partial(self._done, entry, doing.item) if doing is not None else None
         chunks: Iterable[Any] | None = given.chunks
         if chunks is not None and not given.complete:
             chunks = self._up_to_the_end(chunks)
         wait = self.stop.sleep if self._paced else None
-        pace = Pace(clock, span, finish, at_end=made.call.streams, wait=wait)
+        pace = Pace(clock, span, finish, at_end=made.call.streams, wait=wait, item=item)
         pending: Any = partial(self._latched, given.pending) if given.pending is not None else None
         return Answer(given.value, given.error, chunks, given.complete, given.stream, given.awaited, pending, pace)
 
     def _latched(self, pending: Callable[[], Any]) -> ReplayError:
         return self.latch(pending())
 
-    def _finish(self, made: Made, span: Span | None, kept: Kept | None, entry: list[Any]) -> None:
+    def _finish(self, doing: Doing | None, kept: Kept | None, entry: list[Any]) -> None:
         """Do what the recorded call did to the generators and to its object; say what of that could not be done."""
         self.values.leave(kept, in_late=getattr(self.above(), "is_late", False))
-        if span is None:
-            return
+        if doing is not None:
+            self._done(entry, doing.end)
+
+    def _done(self, entry: list[Any], do: Callable[[], list[str]]) -> None:
         with self.loading():
-            told = self._effects.apply(made.call, span)
+            told = [each for each in do() if each not in entry[TOLD]]  # each step says what is not sure
         if told:
             entry[VERDICT] = "ambiguous" if entry[VERDICT] == "reused" else entry[VERDICT]
             entry[TOLD] = (*entry[TOLD], *told)

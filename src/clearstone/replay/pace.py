@@ -36,9 +36,10 @@ class Pace:
         finish: what is done when it ends.
         at_end: whether that is when its stream ends, and not when that is handed out.
         wait: waits really for so many seconds; None where no item is waited for.
+        item: what is done before each item is given.
     """
 
-    __slots__ = ("_at_end", "_clock", "_finish", "_given", "_span", "_times", "_wait")
+    __slots__ = ("_at_end", "_clock", "_finish", "_given", "_item", "_span", "_times", "_wait")
 
     def __init__(
         self,
@@ -48,12 +49,14 @@ class Pace:
         *,
         at_end: bool = False,
         wait: Callable[[float], object] | None = None,
+        item: Callable[[], object] | None = None,
     ) -> None:
         self._at_end = at_end
         self._clock = clock
         self._span = span
         self._finish = finish
         self._wait = wait
+        self._item = item
         self._times = [span.start_ns, *(chunk.at_ns for chunk in span.chunks)]
         self._given = 0
         if clock is not None:
@@ -117,6 +120,8 @@ class Pace:
             self._given += 1
             if self._clock is not None:
                 self._clock.reach_wall(self._times[self._given])
+        if self._item is not None:
+            self._item()
 
     def finish(self) -> None:
         """Do what is to be done at its end, once."""
