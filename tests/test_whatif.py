@@ -300,7 +300,7 @@ def test_a_fork_that_failed_is_replayed_and_forked_itself(checkpoint: Checkpoint
     fork = engine(checkpoint).fork(state={'self.config["model"]': "large"}, then="live", name="large")
     configure().flush()
     live.clear()
-    made = CheckpointManager().load_checkpoint("latest")
+    made = CheckpointManager().load_checkpoint(fork.checkpoint)
     assert made.trace.trace_id == fork.trace_id
     assert made.created_ns > checkpoint.created_ns
     replay = engine(made)

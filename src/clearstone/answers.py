@@ -8,7 +8,6 @@ Invariant: an answer is given at the time that its pace says, and a served strea
 
 from __future__ import annotations
 
-import asyncio
 import itertools
 from collections.abc import AsyncGenerator, Generator
 from typing import TYPE_CHECKING, Any, NoReturn, Self
@@ -17,9 +16,6 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from clearstone.run import Answer
-
-A_YEAR = 365 * 86400.0
-"""Longer than any timeout; a replay's clock gets there at once."""
 
 
 def answered(answer: Answer) -> Any:
@@ -43,24 +39,24 @@ def _result(answer: Answer) -> Any:
 async def given_later(answer: Answer) -> Any:
     """Give an answer to a call that is awaited.
 
-    A call that was cancelled is cancelled again, by the timeout or task group that did it; one that had not ended ends
-    after everything else.
+    One that others have to end (see `Answer.pending`) is cancelled again by the timeout or task group that did it then.
     """
     pace = answer.pace
-    if _has_no_end(answer):
-        try:
-            await asyncio.sleep(A_YEAR)
-        finally:
-            if pace is not None:
-                pace.finish()
-    elif pace is not None:
+    if answer.pending is not None:
+        await _wait_for_others(answer)
+        raise answer.pending()
+    if pace is not None:
         await pace.later()
     return _result(answer)
 
 
-def _has_no_end(answer: Answer) -> bool:
-    """Whether it is for others to end it: for what cancelled it then, or for the end of all else."""
-    return answer.pending is not None or isinstance(answer.error, asyncio.CancelledError)
+async def _wait_for_others(answer: Answer) -> None:
+    """Wait to be cancelled, as long as there is something to wait for."""
+    if answer.pace is not None:
+        try:
+            await answer.pace.forever()
+        finally:
+            answer.pace.finish()
 
 
 # --- streams ---------------------------------------------------------------------------------------------------------
@@ -116,11 +112,12 @@ class Coming:
         if self._closed:
             raise StopAsyncIteration
         try:
-            if _has_no_end(self._answer):
-                await asyncio.sleep(A_YEAR)
+            if self._answer.pending is not None:
+                await _wait_for_others(self._answer)
+                raise self._answer.pending()
         finally:
             self.close()
-        raise self._answer.failure() or StopAsyncIteration
+        raise self._answer.error or StopAsyncIteration
 
     def close(self) -> None:
         """End it here."""
@@ -181,10 +178,12 @@ class ServedAsyncStream(_Served, AsyncGenerator[Any, Any]):
         """Return the next item."""
         return await anext(self._items)
 
-    async def athrow(self, error: Any, *_: Any) -> Any:
-        """End with `error`."""
+    async def athrow(self, error: Any, value: Any = None, trace: TracebackType | None = None) -> Any:
+        """End with `error`: an exception, or its type, and then what it is made of."""
         self._items.close()
-        raise error
+        if isinstance(error, type):
+            error = value if isinstance(value, BaseException) else error() if value is None else error(value)
+        raise error.with_traceback(trace) if trace is not None else error
 
     async def close(self) -> None:
         """Read no further."""

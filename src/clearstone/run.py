@@ -5,9 +5,8 @@ else. What happens around the call is decided by a `Run`: `record.recording.Reco
 `replay.engine.Replay` answers. Both are found through the context variables of this file, so neither half imports the
 other.
 
-Invariant: an override (a replay, or `SUSPENDED`) always wins over every recorder, so no call inside a replay is ever
-recorded as a new live one. Context variables follow tasks by themselves; `threads` and
-`processes` carry them further.
+Invariant: an override (a replay, or `SUSPENDED`) wins over every recorder, so no call inside a replay is ever recorded
+as a new live one. Context variables follow tasks by themselves; `threads` and `processes` carry them further.
 
 Refused: a ``proceed`` callback: it costs a closure and a second library frame per call in the user's traceback.
 """
@@ -32,11 +31,9 @@ if TYPE_CHECKING:
 
 StreamKind = Literal["iterator", "async iterator"]
 
-STREAM, AWAITED = "clearstone.stream", "clearstone.awaited"
-"""Attributes of spans whose call returned a stream that is no generator, or an awaitable from a plain function."""
-
-DRAWN = "clearstone.drawn"
-"""The attribute of spans that says what was drawn in their call (see `clearstone.nondet.drawn`)."""
+STREAM, AWAITED, DRAWN, ITSELF = (f"clearstone.{each}" for each in ("stream", "awaited", "drawn", "cancelled_itself"))
+"""Attributes of spans: their call returned a stream that is no generator, or an awaitable from a plain function; what
+was drawn in it (see `clearstone.nondet.drawn`); nobody cancelled its task, though it raised CancelledError."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +70,9 @@ class Pace(Protocol):
     async def later(self) -> None:
         """Wait for its end."""
 
+    async def forever(self) -> None:
+        """Wait to be cancelled; return where nobody is left who could do it."""
+
     def finish(self) -> None:
         """Do what is to be done at its end."""
 
@@ -83,8 +83,8 @@ class Answer:
 
     For a stream `value` is what the generator returns, `error` is raised after the chunks, and `complete` is False
     where its consumer stopped reading before the end. `stream` says how a stream that is no generator's is read,
-    `awaited` that a plain function gave an awaitable of it. `pending`, for a call that had not ended when the record
-    did, gives what is raised once there is nothing else to wait for. `pace` is asked when the call is to end.
+    `awaited` that a plain function gave an awaitable of it. `pending` gives what is raised where nobody ends a call
+    that others have to: it was cancelled, or had not ended when the record did. `pace` is asked when it is to end.
     """
 
     value: Any = None
@@ -98,7 +98,7 @@ class Answer:
 
     def failure(self) -> BaseException | None:
         """Return what is to be raised, if anything is."""
-        return self.pending() if self.pending is not None else self.error
+        return self.pending() if self.error is None and self.pending is not None else self.error
 
 
 class OpenCall(Protocol):

@@ -37,6 +37,12 @@ MAIN_ALIAS = "__clearstone_main__"
 MAIN_NAMES = frozenset({"__main__", "__mp_main__", MAIN_ALIAS})
 """The modules that a script's code may say it is from."""
 
+
+def module_name(module: str) -> str:
+    """Return a module's name as records have it: a script's is ``__main__`` whatever it was imported as."""
+    return "__main__" if module in MAIN_NAMES else module
+
+
 STRUCTURAL_TYPES = frozenset({"", "agent", "chain", "workflow", "task", "step", "function"})
 """Span types that run again in a replay. Every other type is an outside call, served from the record."""
 
@@ -46,8 +52,11 @@ def replay_mode(span_type: str) -> ReplayMode:
     return "run" if span_type in STRUCTURAL_TYPES else "serve"
 
 
-FORK_PARENT = "clearstone.fork.parent"
-"""Attribute of the first span of a fork (`clearstone.whatif`): the trace it comes from."""
+FORK_PARENT, FORK_CHECKPOINT, FORK_AT, FORK_THEN, FORK_CHANGES = (
+    f"clearstone.fork.{each}" for each in ("parent", "checkpoint", "at", "then", "changes")
+)
+"""Attributes of the first span of a fork (`clearstone.whatif`): the trace and the checkpoint it comes from, where it
+was changed, how it went on, and what was changed, a line each."""
 
 
 class SpanKind(enum.StrEnum):

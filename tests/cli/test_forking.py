@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -38,7 +39,9 @@ def test_the_state_is_changed_and_what_follows_is_called_and_recorded(failed: Sh
     assert "changed self.notes[0]: '[bold]markup[/bold]' -> 'other'" in run.stdout
     assert calls_made(failed) == before + "ab"
     assert "fork of" in run.stdout
-    replay = failed("replay", "latest")  # the fork failed, and is a checkpoint itself
+    (checkpoint,) = re.findall(r"clearstone debug (ckpt_\w+)", run.stdout)
+    assert f"next: clearstone debug {checkpoint}" in run.stderr
+    replay = failed("replay", checkpoint)
     assert "Replay failed as recorded: reused 2" in replay.stdout
     assert calls_made(failed) == before + "ab"
 
@@ -117,3 +120,117 @@ def test_a_trace_that_is_no_fork_needs_another_to_be_compared_with(failed: Shell
     assert "is no fork: name another trace" in run.stderr
     run = failed("diff", trace["trace_id"], "beef")
     assert run.returncode == 2
+
+
+def test_a_fork_of_a_parent_that_was_erased_needs_another_to_be_compared_with(failed: Shell) -> None:
+    told = json.loads(failed("fork", "latest", "--respond", "llm[2]=1", "--json").stdout)
+    assert failed("forget", told["fork"]["parent"], "--yes").returncode == 0
+    run = failed("diff", told["fork"]["trace_id"])
+    assert run.returncode == 2
+    assert f"is a fork of {told['fork']['parent']}, which is not recorded here any more" in run.stderr
+
+
+SHAPES = """
+import enum
+from dataclasses import dataclass, field
+from typing import NamedTuple
+from clearstone import checkpointable, traced
+
+class Mood(enum.Enum):
+    GOOD, BAD = "good", "bad"
+
+class Point(NamedTuple):
+    x: int
+    y: int
+
+@dataclass
+class Part:
+    size: int
+
+@dataclass
+class Reply:
+    text: str
+    part: Part
+    mood: Mood = Mood.GOOD
+    at: Point = Point(1, 2)
+    parts: list = field(default_factory=lambda: [Part(1)])
+    names: frozenset = frozenset("a")
+
+@checkpointable
+class Agent:
+    @traced(span_type="llm")
+    def ask(self):
+        return Reply('{"a": 1}', Part(3))
+
+    @traced(span_type="tool")
+    def parts(self):
+        yield Part(1)
+        yield Part(2)
+
+    def run(self, limit="3"):
+        print(self.ask(), list(self.parts()), repr(limit))
+        raise ValueError(limit)
+
+if __name__ == "__main__":
+    Agent().run()
+"""
+
+
+@pytest.fixture
+def shapes(shell: Shell) -> Shell:
+    (shell.folder / "agent.py").write_text(SHAPES)
+    assert "ValueError: 3" in shell.python("agent.py").stderr
+    return shell
+
+
+def test_what_is_typed_takes_the_shape_of_what_was_recorded(shapes: Shell) -> None:
+    whole = {"text": "t", "part": {"size": 4}, "mood": "bad", "at": [3, 4], "parts": [{"size": 5}, {"size": 6}]}
+    run = shapes("fork", "latest", "--respond", f"llm[1]={json.dumps(whole)}", "--respond", 'tool[1]=[{"size": 7}]')
+    told = "Reply(text='t', part=Part(size=4), mood=<Mood.BAD: 'bad'>, at=Point(x=3, y=4), parts=[Part(size=5), "
+    assert f"{told}Part(size=6)], names=frozenset({{'a'}})) [Part(size=7)] '3'" in run.stdout, run.stdout + run.stderr
+    run = shapes(
+        "fork", "latest",
+        *("--respond", 'llm.text={"b": 2}'), *("--respond", 'llm.part={"size": 8}'), *("--respond", 'llm.names=["b"]'),
+        *("--respond", "llm.at.x=9"), *("--arg", "limit=4"),
+    )  # fmt: skip
+    assert run.returncode == 2
+    assert "llm.at.x cannot be set: AttributeError: can't set attribute" in run.stderr
+    run = shapes(
+        "fork", "latest",
+        *("--respond", 'llm.text={"b": 2}'), *("--respond", 'llm.part={"size": 8}'), *("--respond", 'llm.names=["b"]'),
+        *("--arg", "limit=4"),
+    )  # fmt: skip
+    assert "Reply(text='{\"b\": 2}', part=Part(size=8), mood=<Mood.GOOD: 'good'>" in run.stdout, run.stdout + run.stderr
+    assert "names=frozenset({'b'})) [Part(size=1), Part(size=2)] '4'" in run.stdout
+    assert "changed the argument limit: '3' -> '4'" in run.stdout or "not given -> '4'" in run.stdout
+
+
+@pytest.mark.parametrize(
+    ("typed", "told"),
+    [
+        ("llm.mood=worse", "'worse' is no Mood, as was recorded"),
+        ('llm.part={"length": 1}', "is no Part, as was recorded: TypeError"),
+        ("llm[1]=5", "a Reply was recorded, which JSON does not make"),
+        ("tool[1]=5", "tool[1] is a stream; give a list of its items, not 5"),
+        ("llm.prt=5", "has no attribute 'prt'"),
+    ],
+)
+def test_what_cannot_take_that_shape_is_refused(shapes: Shell, typed: str, told: str) -> None:
+    run = shapes("fork", "latest", "--respond", typed)
+    assert run.returncode == 2
+    assert told in run.stderr
+
+
+def test_a_fork_with_the_stored_code_is_a_checkpoint_of_the_same_script(failed_here: Shell) -> None:
+    run = failed_here("fork", "latest", "--code", "recorded", "--respond", "llm[1]=7", "--json")
+    assert "TypeError" in run.stdout, run.stdout + run.stderr
+    for code in ("recorded", "today"):
+        again = failed_here("replay", json.loads(run.stdout)["fork"]["checkpoint"], "--code", code, "--json")
+        assert json.loads(again.stdout)["as_recorded"] is True, again.stdout + again.stderr
+        assert "This run is itself a fork of" in again.stderr
+        assert "with llm[1]: 7." in again.stderr
+
+
+def test_a_fork_that_answers_otherwise_is_not_warned_of_answering_nothing(shapes: Shell) -> None:
+    run = shapes("fork", "latest", "--respond", 'llm.text="x"', "--respond", 'tool[1]=[{"size": 7}]')
+    assert "Warning" not in run.stdout

@@ -109,3 +109,11 @@ def test_another_end_is_told_with_the_seed_but_not_where_the_code_has_changed(sh
     assert told["error"] is None
     assert "Note: Changed since" in stderr
     assert UNLIKE not in stderr
+
+
+@posix
+def test_a_fork_runs_with_the_hash_seed_that_was_chosen_then(shell: Shell) -> None:
+    then = agent(shell, ORDERED, PYTHONHASHSEED="42")
+    run = shell("fork", "latest", "--json", PYTHONHASHSEED="7")
+    assert json.loads(run.stdout)["ledger"]["reused"] == 1
+    assert then in run.stderr

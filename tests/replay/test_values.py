@@ -57,7 +57,7 @@ DRAWS: dict[str, Callable[[], Any]] = {
     "process_time": time.process_time_ns,
     "thread_time": time.thread_time,
 }
-OF_THREADS = [name for name in DRAWS if name not in {"random", "randint", "gauss", "numpy"}]
+OF_MANY = [name for name in DRAWS if name not in {"random", "randint", "gauss", "numpy"}]
 """All but what moves a generator there is one of."""
 
 
@@ -206,6 +206,8 @@ def programs(names: list[str], at_once: str) -> st.SearchStrategy[Program]:
     return st.recursive(st.lists(part, max_size=4), around, max_leaves=8)
 
 
+names_of_many = st.sampled_from(OF_MANY)
+
 # each example is a program of its own, in records of its own
 many = settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
@@ -219,7 +221,7 @@ def test_every_value_that_steps_and_outside_calls_draw_comes_again(program: Prog
 
 
 @many
-@given(program=programs(list(DRAWS), "tasks"))
+@given(program=programs(OF_MANY, "tasks"))
 def test_every_value_that_tasks_draw_comes_again(program: Program) -> None:
     checkpoint, then = recorded("arun", program)
     for _ in range(2):
@@ -227,7 +229,17 @@ def test_every_value_that_tasks_draw_comes_again(program: Program) -> None:
 
 
 @many
-@given(program=programs(OF_THREADS, "threads"))
+@given(
+    parts=st.lists(st.tuples(st.lists(st.sampled_from(list(DRAWS)), max_size=3), st.lists(names_of_many)), max_size=4)
+)
+def test_numbers_that_tasks_draw_before_they_wait_come_again(parts: list[tuple[list[str], list[str]]]) -> None:
+    checkpoint, then = recorded("arun", [("tasks", [[*first, ("ask", asked), *asked] for first, asked in parts])])
+    for _ in range(2):
+        assert replayed(checkpoint)[1] == then
+
+
+@many
+@given(program=programs(OF_MANY, "threads"))
 def test_every_value_that_steps_of_threads_draw_comes_again(program: Program) -> None:
     checkpoint, then = recorded("run", program)
     for _ in range(2):

@@ -16,7 +16,6 @@ from clearstone.checkpoint.origin import is_installed_file
 from clearstone.codec import redact
 from clearstone.codec.payload import main_file
 from clearstone.codec.redact import MARKER
-from clearstone.span import MAIN_ALIAS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -73,6 +72,10 @@ class Environment:
         """``major.minor``: bytecode is only valid within one."""
         return ".".join(self.python.split(".")[:2])
 
+    def running(self, other: Environment) -> Environment:
+        """Return this process as one that runs the script of another."""
+        return replace(self, argv=other.argv, main_file=other.main_file, main_module=other.main_module)
+
 
 _known: tuple[int, Environment] | None = None
 
@@ -87,12 +90,6 @@ def current() -> Environment:
     global _known  # noqa: PLW0603 - one process, one environment
     _known = os.getpid(), _looked_at()
     return _known[1]
-
-
-def of_the_script(environment: Environment) -> Environment:
-    """Return an environment whose ``__main__`` is the script that is replayed in this process, if one is."""
-    module = sys.modules.get(MAIN_ALIAS)
-    return replace(environment, main_file=main_file(module), main_module="") if module is not None else environment
 
 
 def _looked_at() -> Environment:

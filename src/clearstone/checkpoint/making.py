@@ -11,7 +11,7 @@ from weakref import WeakKeyDictionary
 
 from clearstone import nondet, run
 from clearstone.checkpoint import state
-from clearstone.checkpoint.environment import current, known, of_the_script
+from clearstone.checkpoint.environment import current, known
 from clearstone.checkpoint.model import Checkpoint
 from clearstone.codec import payload
 from clearstone.errors import TraceNotFoundError
@@ -83,8 +83,9 @@ def new_checkpoint(
     """
     cls, environment = type(agent), current() if fresh else known()
     module = cls.__module__ if agent is not None else span.site.partition(":")[0]
-    if module in MAIN_NAMES and run.override.get() is not None:  # a fork: the script is the one that is replayed
-        module, environment = "__main__", of_the_script(environment)
+    recorded = getattr(run.override.get(), "environment", None)
+    if module in MAIN_NAMES and recorded is not None:  # a fork: the script is the one that is replayed
+        module, environment = "__main__", environment.running(recorded)
     fields = {
         "checkpoint_id": f"ckpt_{os.urandom(6).hex()}",
         "created_ns": nondet.real_time_ns(),  # a fork of a replay has another time

@@ -251,6 +251,15 @@ def in_order(found: Iterable[CheckpointInfo]) -> list[CheckpointInfo]:
     return [each for each in found if each.step is None or each.checkpoint_id not in alone]
 
 
+def newest(infos: Sequence[CheckpointInfo]) -> list[CheckpointInfo]:
+    """Return what ``latest`` means, if there is any: the newest that is no fork's; of forks alone the newest.
+
+    Args:
+        infos: newest first.
+    """
+    return [*[info for info in infos if "fork_of" not in info.metadata][:1], *infos[:1]][:1]
+
+
 def files_in(folder: Path) -> list[Path]:
     """Return the files of a folder that may hold checkpoints; a missing folder has none."""
     try:
@@ -311,7 +320,7 @@ def _is_file(path: Path) -> bool:
 def _matching(text: str, folder: Path) -> list[CheckpointInfo]:
     infos = list_folder(folder)
     if text == "latest":
-        return infos[:1]
+        return newest(infos)
     if not text:
         return []
     starts = (text, f"ckpt_{text}")

@@ -91,7 +91,7 @@ def at_entry(site: Site, instance: Any, taken_ns: int, call: OpenSpan) -> Entry:
     schedule = schedule_of(site.key, instance)
     with run.suspended():
         due = is_due(schedule, site.key, agent)
-    durable = f"ckpt_{seen.mark_of(f'{key} unfinished')}{os.urandom(4).hex()}" if schedule.entry == "durable" else ""
+    durable = f"ckpt_{_mark(f'{key} unfinished')}{os.urandom(4).hex()}" if schedule.entry == "durable" else ""
     entry = Entry(agent, key, state.NO_STATE, taken_ns, (), "", schedule, due, (), durable)
     try:
         return _from_kept(entry, call) if agent is not None else replace(entry, random_state=random.getstate())
@@ -199,7 +199,7 @@ def at_signal(entry: Entry, call: OpenSpan, name: str, stack: tuple[Frame, ...])
 def _save_due(entry: Entry, call: OpenSpan, moment: Moment, **more: Any) -> bool:
     schedule = entry.schedule
     whole = moment == "signal" or (moment == "exit" and call.is_outermost)
-    mark = seen.mark_of(f"{entry.site} {moment}")
+    mark = _mark(f"{entry.site} {moment}")
     try:
         _require_state(entry)
         checkpoint = _checkpoint(entry, call, mark, moment=moment, knows_trace=whole, **more)
@@ -253,14 +253,24 @@ def at_failure(entry: Entry, call: OpenSpan, error: BaseException) -> None:
     else:
         notice.say(
             f"{call.name} failed with {type(error).__name__}; checkpoint {checkpoint} in {_short(path)}; next: "
-            f"clearstone debug latest"
+            f"clearstone debug {checkpoint if _fork_of() else 'latest'}"
         )
+
+
+def _fork_of() -> str:
+    """Return the checkpoint that what runs here is a fork of; empty where it is none (see `clearstone.whatif`)."""
+    return getattr(run.override.get(), "fork_of", "")
+
+
+def _mark(kind: str) -> str:
+    """Return the mark of a kind (see `seen`). Forks have their own: they are none of a failure's occurrences."""
+    return seen.mark_of(f"fork: {kind}" if _fork_of() else kind)
 
 
 def _save(entry: Entry, call: OpenSpan, error: BaseException) -> tuple[str, Path]:
     _require_state(entry)
     failure = dump_exception(error)
-    mark = seen.mark_of(f"{failure.type_name}@{failure.raised_at}")
+    mark = _mark(f"{failure.type_name}@{failure.raised_at}")
     checkpoint = _checkpoint(
         entry,
         call,
@@ -292,6 +302,7 @@ def _checkpoint(entry: Entry, call: OpenSpan, mark: str, *, knows_trace: bool = 
         for other in dict.fromkeys(each.trace_id for each in entry.earlier):
             trace = trace.merged(call.trace_so_far(other))
     method = span.site.rpartition(".")[2] if entry.agent is not None else ""
+    metadata = {**more.pop("metadata", {}), **({"fork_of": _fork_of()} if _fork_of() else {})}
     return new_checkpoint(
         entry.agent,
         entry.taken,
@@ -303,6 +314,7 @@ def _checkpoint(entry: Entry, call: OpenSpan, mark: str, *, knows_trace: bool = 
         random_state=entry.random_state,
         call=TakenCall(entry.site, method, _input(span)),
         earlier=entry.earlier,
+        metadata=metadata,
         **{"checkpoint_id": f"ckpt_{mark}{os.urandom(4).hex()}", **more},
     )
 

@@ -69,7 +69,13 @@ def _traces(one: str, other: str | None) -> tuple[Trace, Trace] | None:
     parent = first.spans[0].attributes.get(FORK_PARENT)
     if parent is None:
         raise ConfigurationError(f"trace {first.trace_id} is no fork: name another trace to compare it with")
-    return place.store().get_trace(str(parent)), first
+    try:
+        return place.store().get_trace(str(parent)), first
+    except TraceNotFoundError:
+        raise ConfigurationError(
+            f"trace {first.trace_id} is a fork of {parent}, which is not recorded here any more: name another trace to "
+            f"compare it with"
+        ) from None
 
 
 def _trace(reference: str) -> Trace | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import contextlib
 import json
 import sys
@@ -12,16 +11,17 @@ import click
 
 from clearstone.cli import replaying
 from clearstone.cli.place import place
-from clearstone.debugger.forking import like
+from clearstone.cli.typed import typed
 from clearstone.errors import ConfigurationError
 from clearstone.record.provider import TracerProvider
 from clearstone.replay import places
-from clearstone.whatif import Response
+from clearstone.whatif import INSTEAD
 
 if TYPE_CHECKING:
     from clearstone.checkpoint.model import Checkpoint
     from clearstone.cli.replaying import Options
-    from clearstone.whatif import Fork, Then
+    from clearstone.replay.changes import Then
+    from clearstone.whatif import Fork
 
 
 def fork_checkpoint(
@@ -44,7 +44,7 @@ def fork_checkpoint(
     """
     changes = {
         "state": dict(_set(each) for each in state) or None,
-        "respond": {ref: Response(value, like=like) for ref, value in map(_response, responses)},
+        "respond": dict(_response(each) for each in responses),
         "arguments": dict(_named(each) for each in arguments),
     }
     provider, engine = TracerProvider(place.trace_file), replaying.engine_for(checkpoint, options)
@@ -65,18 +65,25 @@ def fork_checkpoint(
 
 def fork_json(fork: Fork) -> dict[str, Any]:
     """Return what a fork is as JSON-ready values."""
-    return {"name": fork.name, "trace_id": fork.trace_id, "parent": fork.parent, "changes": list(fork.changes)}
+    return {
+        "name": fork.name,
+        "trace_id": fork.trace_id,
+        "parent": fork.parent,
+        "changes": list(fork.changes),
+        "checkpoint": fork.checkpoint or None,
+    }
 
 
 def _tell(fork: Fork) -> None:
     click.echo(f"Fork {fork.name!r} {replaying.ending(fork.error)}: {fork.ledger.summary}")
     for change in fork.changes or ["nothing"]:
         click.echo(f"  changed {change}")
-    replaying.tell_calls(fork.ledger)
+    replaying.tell_calls(fork.ledger, is_answered=any(INSTEAD in entry.told for entry in fork.ledger))
     replaying.tell_end(fork.result, fork.error)
+    debug = f", debug: clearstone debug {fork.checkpoint}" if fork.checkpoint else ""
     click.echo(
         f"Recorded as {fork.trace_id[:12]}; look: clearstone show {fork.trace_id[:12]}, compare: clearstone diff "
-        f"{fork.parent[:12]} {fork.trace_id[:12]}"
+        f"{fork.parent[:12]} {fork.trace_id[:12]}{debug}"
     )
 
 
@@ -88,7 +95,7 @@ def _set(text: str) -> tuple[str, Any]:
     at = -1
     while (at := text.find("=", at + 1)) >= 0:
         if _is_place(text[:at]):
-            return text[:at].strip(), _value(text[at + 1 :])
+            return text[:at].strip(), typed(text[at + 1 :])
     raise ConfigurationError(f'--set {text!r} must be PLACE=VALUE, as in \'self.config["model"]="small"\'')
 
 
@@ -104,35 +111,11 @@ def _response(text: str) -> tuple[str, Any]:
     reference, equals, value = text.partition("=")
     if not equals or not reference.strip():
         raise ConfigurationError(f"--respond {text!r} must be CALL=VALUE, as in 'llm[2]=@reply.json'")
-    return reference.strip(), _value(value)
+    return reference.strip(), typed(value)
 
 
 def _named(text: str) -> tuple[str, Any]:
     name, equals, value = text.partition("=")
     if not equals or not name.strip().isidentifier():
         raise ConfigurationError(f'--arg {text!r} must be NAME=VALUE, as in query="other words"')
-    return name.strip(), _value(value)
-
-
-def _value(text: str) -> Any:
-    """Return a value: JSON, a Python literal, ``@file`` with one of them, or else the text itself."""
-    text = text.strip()
-    if text.startswith("@"):
-        return _from_file(text[1:])
-    for read in (json.loads, ast.literal_eval):
-        with contextlib.suppress(ValueError, SyntaxError, RecursionError, MemoryError):
-            return read(text)
-    if text[:1] in set("{[(\"'"):
-        raise ConfigurationError(f"{text!r} is neither JSON nor a Python value")
-    return text
-
-
-def _from_file(name: str) -> Any:
-    with click.open_file(name, encoding="utf-8") as file:
-        text = file.read()
-    try:
-        return json.loads(text)
-    except ValueError as error:
-        if name.endswith(".json"):
-            raise ConfigurationError(f"{name} is no JSON: {error}") from None
-        return text
+    return name.strip(), typed(value)

@@ -18,9 +18,8 @@ if TYPE_CHECKING:
 def find_checkpoint(reference: str) -> Found:
     """Find ``latest`` (of the home and ``.checkpoints`` together), an id prefix, a file name or a path."""
     if reference == "latest":
-        everywhere = checkpoints()
-        if everywhere:
-            return Found(everywhere[0].path, everywhere[0].step)
+        for newest in manager.newest(checkpoints()):
+            return Found(newest.path, newest.step)
     return manager.find(reference, manager.default_folders())
 
 

@@ -200,9 +200,14 @@ def ending(error: BaseException | None) -> str:
     return "diverged" if isinstance(error, ReplayDivergence) else "failed"
 
 
-def tell_calls(ledger: Ledger) -> None:
-    """Say what became of the calls that did not simply repeat, and that none was used where none was."""
-    if not ledger.served and not ledger.count("diverged", "beyond", "live"):
+def tell_calls(ledger: Ledger, *, is_answered: bool = False) -> None:
+    """Say what became of the calls that did not simply repeat, and that none was used where none was.
+
+    Args:
+        ledger: the calls.
+        is_answered: whether some were answered otherwise than recorded.
+    """
+    if not (ledger.served or is_answered) and not ledger.count("diverged", "beyond", "live"):
         unused = ledger.count("unused")
         left = f"the {unused} it holds were not come to" if unused else "it holds no outside call"
         click.echo(f"Warning: nothing was answered from the record: {left}. What ran, ran from the state alone.")

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from clearstone.errors import CheckpointDamagedError, ConfigurationError
 from clearstone.nearest import nearest
-from clearstone.span import MAIN_NAMES
+from clearstone.span import module_name
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -118,7 +118,7 @@ class Finder:
 
     def name(self, module: str, qualname: str) -> tuple[str, str]:
         """Return the module and the qualified name of something today."""
-        key = f"{'__main__' if module in MAIN_NAMES else module}:{qualname}"
+        key = f"{module_name(module)}:{qualname}"
         rule = self.renames.rule_of(key)
         if rule is None:
             return module, qualname
@@ -142,10 +142,7 @@ class Finder:
 
     def attribute(self, obj: Any, name: str) -> str:
         """Return what an object's attribute is called in its class of today."""
-        owners = {
-            f"{'__main__' if cls.__module__ in MAIN_NAMES else cls.__module__}:{cls.__qualname__}"
-            for cls in type(obj).__mro__
-        }
+        owners = {f"{module_name(cls.__module__)}:{cls.__qualname__}" for cls in type(obj).__mro__}
         for rule in self.renames.rules:
             if rule.old.rpartition(".")[2] == name and rule.new.rpartition(".")[0] in owners:
                 self._used.add(rule)

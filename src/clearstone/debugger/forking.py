@@ -6,35 +6,39 @@ Idea: both are the replay that the engine makes anyway, by another Run: one that
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 import inspect
 from typing import TYPE_CHECKING, Any
 
-from clearstone import run, whatif
+from clearstone import run
 from clearstone.checkpoint import loading
 from clearstone.checkpoint import state as states
 from clearstone.checkpoint.listing import Wanted, listed
-from clearstone.codec.redact import active
+from clearstone.codec.exceptions import type_name
+from clearstone.codec.payload import safe_repr
+from clearstone.codec.redact import MARKER, active
 from clearstone.errors import ConfigurationError, TargetError, UnservableOutcome
 from clearstone.nearest import nearest
 from clearstone.record.default import default_provider
 from clearstone.record.live_span import LiveSpan
 from clearstone.replay import outcomes, places, positions
+from clearstone.replay.changes import Response, StateChange, shaped
 from clearstone.replay.determinism import staged
 from clearstone.replay.engine import Replay
 from clearstone.run import Answer
-from clearstone.span import FORK_PARENT
-from clearstone.whatif import Fork, ForkedReplay, Response
+from clearstone.span import FORK_AT, FORK_CHECKPOINT, FORK_PARENT, FORK_THEN
+from clearstone.whatif import Fork, ForkedReplay
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Mapping
 
     from clearstone.checkpoint.model import Checkpoint
     from clearstone.debugger.calls import Call
     from clearstone.debugger.session import ReplayEngine
     from clearstone.record.provider import TracerProvider
+    from clearstone.replay.changes import Changes
     from clearstone.span import Span, Trace
-    from clearstone.whatif import Changes
 
 
 # --- a fork ----------------------------------------------------------------------------------------------------------
@@ -53,45 +57,57 @@ def forked(
     provider = provider or default_provider()
     if provider is None:
         raise ConfigurationError("there is no place to record the fork in: give provider=")
-    tracer = provider.get_tracer()
-    parent = engine._whole.trace_id
-    root = LiveSpan(tracer, active().text(name or f"fork of {parent[:8]}"))
-    root.set_attributes({FORK_PARENT: parent, whatif.CHECKPOINT: engine._checkpoint.checkpoint_id})
-    root.set_attributes({whatif.THEN: changes.then, **({whatif.AT: changes.at} if changes.at else {})})
-    result = error = None
+    root = _root(engine, changes, provider, name)
 
     def make(*args: Any, **options: Any) -> ForkedReplay:
-        return ForkedReplay(*args, recording=tracer.recording, changes=changes, **options)
+        return ForkedReplay(*args, root=root, changes=changes, checkpoint=engine._checkpoint, **options)
 
+    result = error = None
     with engine._prepared(function, (), {}, make) as (replay, recorded):
-        call = _with_arguments(recorded, arguments)
+        call, told = _with_arguments(recorded, arguments)
+        replay.tell(told)
         engine._infer(replay, call)
         replay.book = replay.with_responses(replay.book)
         _checked(changes, replay, engine._trace)
         replay.agent = engine._agent
-        replay.told += [f"the argument {each}" for each in arguments]
-        if not changes.at:
-            replay.change_state()
         with staged(engine._checkpoint, replay, everywhere=engine._everywhere):
+            if not changes.at:
+                replay.change_state()
             try:
-                with root:
-                    if changes.then == "live" and (changes.arguments or (changes.state is not None and not changes.at)):
-                        replay.go_live()
-                    try:
-                        result = engine._driven(replay, call)
-                    finally:
-                        root.set_attribute(whatif.CHANGES, replay.told)
-            except Exception as raised:
+                result = _run(engine, replay, call, root)
+            except BaseException as raised:
+                if not _is_an_end(raised, engine._checkpoint):
+                    raise
                 error = raised
-    provider.flush()
+            finally:
+                provider.flush()
     whole = engine._whole
-    notes = (
-        *engine.notes,
-        *(_not_come_to(each, whole) for each in whole if each.span_id in replay.awaited),
-    )
-    return Fork(
-        root.name, root.trace_id, parent, result, error, tuple(replay.told), engine.ledger, engine._agent, notes
-    )
+    notes = *engine.notes, *(_not_come_to(each, whole) for each in whole if each.span_id in replay.awaited)
+    ran = root.name, root.trace_id, whole.trace_id, result, error
+    saved = listed(Wanted(trace=root.trace_id, moment="failure", limit=1)).found
+    its_own = saved[0].checkpoint_id if saved else ""
+    return Fork(*ran, tuple(replay.told), engine.ledger, engine._agent, notes, its_own)
+
+
+def _root(engine: ReplayEngine, changes: Changes, provider: TracerProvider, name: str) -> LiveSpan:
+    parent = engine._whole.trace_id
+    root = LiveSpan(provider.get_tracer(), active().text(name or f"fork of {parent[:8]}"))
+    root.set_attributes({FORK_PARENT: parent, FORK_CHECKPOINT: engine._checkpoint.checkpoint_id})
+    root.set_attributes({FORK_THEN: changes.then, **({FORK_AT: changes.at} if changes.at else {})})
+    return root
+
+
+def _run(engine: ReplayEngine, replay: ForkedReplay, call: Call, root: LiveSpan) -> Any:
+    with root:
+        if replay.goes_live and (replay.changes.arguments or replay.changes.state is not None):
+            replay.go_live()
+        return engine._driven(replay, call)
+
+
+def _is_an_end(error: BaseException, checkpoint: Checkpoint) -> bool:
+    """Whether an exception came of the call: what is no `Exception`, and was not recorded, is whoever forks' own."""
+    then = checkpoint.failure.type_name if checkpoint.failure is not None else ""
+    return isinstance(error, Exception | asyncio.CancelledError) or type_name(type(error)) == then
 
 
 def _not_come_to(span: Span, whole: Trace) -> str:
@@ -99,34 +115,53 @@ def _not_come_to(span: Span, whole: Trace) -> str:
     return f"The fork did not come to {at} ({span.name}): what was to be changed there is as it was."
 
 
-def _with_arguments(call: Call, given: Mapping[str, Any]) -> Call:
-    """Return a call with some of its arguments changed, by name.
+def _with_arguments(call: Call, given: Mapping[str, Any]) -> tuple[Call, list[str]]:
+    """Return a call with some of its arguments changed, by name, and what is another one in it, a line each.
 
     Raises:
-        ConfigurationError: the function takes no such argument.
+        ConfigurationError: the function takes no such argument, or not this one.
     """
     if not given:
-        return call
-    bound = inspect.signature(call.function).bind(*call.args, **call.kwargs)
-    parameters = bound.signature.parameters
-    more = next((each.name for each in parameters.values() if each.kind is each.VAR_KEYWORD), None)
-    for name, value in given.items():
-        parameter = parameters.get(name)
-        if parameter is not None and parameter.kind is not parameter.VAR_KEYWORD:
-            bound.arguments[name] = value
-        elif more is not None:
-            bound.arguments[more] = {**bound.arguments.get(more, {}), name: value}
-        else:
-            raise ConfigurationError(
-                f"{call.function.__qualname__} takes no argument {name!r}; {nearest(name, parameters)}"
-            )
-    ordered = {each: bound.arguments[each] for each in parameters if each in bound.arguments}
+        return call, []
+    try:
+        bound = inspect.signature(call.function).bind_partial(*call.args, **call.kwargs)
+    except TypeError as error:
+        raise ConfigurationError(
+            f"{call.function.__qualname__} does not take the recorded arguments: {error}"
+        ) from None
+    told = [_put_argument(call.function, bound, name, value) for name, value in given.items()]
+    ordered = {each: bound.arguments[each] for each in bound.signature.parameters if each in bound.arguments}
     bound.arguments.clear()
     bound.arguments.update(ordered)
-    return dataclasses.replace(call, args=bound.args, kwargs=bound.kwargs)
+    return dataclasses.replace(call, args=bound.args, kwargs=bound.kwargs), told
 
 
-def state_change(given: Mapping[str, Any] | Callable[[Any], object] | None) -> Callable[[Any], Iterable[str]] | None:
+def _put_argument(function: Any, bound: inspect.BoundArguments, name: str, value: Any) -> str:
+    parameters = bound.signature.parameters
+    more = next((each.name for each in parameters.values() if each.kind is each.VAR_KEYWORD), None)
+    parameter = parameters.get(name)
+    if parameter is not None and parameter.kind is not parameter.VAR_KEYWORD:
+        holder, default = bound.arguments, parameter.default
+    elif more is not None:
+        holder, default = bound.arguments.setdefault(more, {}), inspect.Parameter.empty
+    else:
+        raise ConfigurationError(f"{function.__qualname__} takes no argument {name!r}; {nearest(name, parameters)}")
+    before = holder.get(name, default)
+    value = shaped(None if before is inspect.Parameter.empty else before, value)
+    if parameter is not None and parameter.kind is parameter.VAR_POSITIONAL:
+        if not isinstance(value, list | tuple):
+            raise ConfigurationError(f"*{name} takes a list of arguments, not {value!r}")
+        value = tuple(value)
+    holder[name] = value
+    then = "not given" if before is inspect.Parameter.empty else _shown(name, before)
+    return f"the argument {name}: {then} -> {_shown(name, value)}"
+
+
+def _shown(name: str, value: Any) -> str:
+    return MARKER if active().is_secret_key(name) else safe_repr(value)
+
+
+def state_change(given: Mapping[str, Any] | Callable[[Any], object] | None) -> StateChange | None:
     """Return what changes an agent, from places and values or a function.
 
     Raises:
@@ -141,9 +176,10 @@ def state_change(given: Mapping[str, Any] | Callable[[Any], object] | None) -> C
             change(agent)
             return [f"the state, by {getattr(change, '__qualname__', repr(change))}"]
 
-        return by_function
+        return StateChange(by_function)
     found = [(_of_agent(text), value) for text, value in given.items()]
-    return lambda agent: [place.put(agent, value) for place, value in found]
+    attributes = frozenset(place.attribute for place, _ in found)
+    return StateChange(lambda agent: [place.put(agent, value) for place, value in found], attributes)
 
 
 def _of_agent(text: str) -> places.Place:
@@ -155,7 +191,7 @@ def _of_agent(text: str) -> places.Place:
     return place
 
 
-def responses(trace: Trace, whole: Trace, given: Mapping[str, Any]) -> dict[str, Response]:
+def responses(trace: Trace, whole: Trace, given: Mapping[str, Any]) -> dict[str, tuple[Response, ...]]:
     """Return changed responses by the ids of their recorded calls.
 
     Args:
@@ -165,43 +201,51 @@ def responses(trace: Trace, whole: Trace, given: Mapping[str, Any]) -> dict[str,
 
     Raises:
         TargetError: a reference names no outside call, or several.
-        ConfigurationError: a place is none.
+        ConfigurationError: a place is none, or a response is changed as a whole and in a place.
     """
-    found: dict[str, Response] = {}
+    found: dict[str, tuple[Response, ...]] = {}
     for text, value in given.items():
-        reference, place = _split(text)
+        reference, place = _split(trace, text)
         span = positions.find_response(trace, whole, reference)
-        of = value if isinstance(value, Response) else Response(value)
-        found[span.span_id] = dataclasses.replace(of, name=reference, place=place)
+        others = found.get(span.span_id, ())
+        if others and (place is None or others[0].place is None):
+            raise ConfigurationError(
+                f"{text!r} and {others[0].text!r} are the same response ({span.name}, {span.span_id}): give all of "
+                f"it once, or places in it"
+            )
+        found[span.span_id] = (*others, Response(value, reference, place))
     return found
 
 
 def _checked(changes: Changes, replay: Replay, trace: Trace) -> None:
     """Refuse, before anything runs, what cannot stand for a recorded response."""
     for span in trace:
-        response = changes.responses.get(span.span_id)
-        if response is not None and not response.is_function and span.outcome is not None:
+        if span.span_id in changes.responses:
             with replay.loading():
-                recorded = _recorded(span, response)
-                response.given(recorded)
+                changes.response(span.span_id, _recorded(span, changes.responses[span.span_id]))
 
 
-def _recorded(span: Span, response: Response) -> Answer:
+def _recorded(span: Span, others: tuple[Response, ...]) -> Answer:
     try:
         return outcomes.answer(span.outcome, span.attributes) if span.outcome is not None else Answer()
     except UnservableOutcome:
-        if response.place is not None:
+        if any(each.place is not None for each in others):
             raise
         return Answer()  # what is given whole may stand for what was not recorded
 
 
-def _split(text: str) -> tuple[str, places.Place | None]:
-    """Split ``llm[2].choices[0]`` into the call and the place in its response."""
+def _split(trace: Trace, text: str) -> tuple[str, places.Place | None]:
+    """Split ``llm[2].choices[0]`` into the call and the place in its response; ``llm.choices`` where it is one call."""
     call, bracket, rest = text.partition("]")
-    if not bracket or not rest.strip():
-        return text, None
+    call += bracket
+    if not bracket:
+        names = [text[:at] for at in range(len(text), 0, -1) if text[at : at + 1] in {"", "."}]
+        call = next((each for each in names if positions.is_known(trace, each)), text)
+        rest = text[len(call) :]
+    if not rest.strip():
+        return call, None
     place = places.parse(f"response{rest}")
-    return f"{call}]", dataclasses.replace(place, text=text, root=f"{call}]")
+    return call, dataclasses.replace(place, text=text, root=call)
 
 
 # --- a position ------------------------------------------------------------------------------------------------------
@@ -261,15 +305,16 @@ def reached(engine: ReplayEngine, position: str) -> Any:
         with staged(own, replay, everywhere=engine._everywhere):
             try:
                 engine._driven(replay, call)
-            except (Reached, Exception):  # the way there may end in any way once it has been gone
-                if replay.found is None and replay.refusal is not None:
+            except BaseException as error:  # the way there may end in any way once it has been gone
+                if replay.found is None and (replay.refusal is not None or not isinstance(error, Exception)):
                     raise
         if replay.found is None:
             raise TargetError(
                 f"the replay ended without coming to {position} ({target.name}, {target.span_id}): the code takes "
                 f"another way today, or the call was made outside of {own.span.name}"
             )
-        return states.restore(type(engine._agent), replay.found)
+        with engine._restoring(engine._replay(Replay)):
+            return states.restore(type(engine._agent), replay.found)
 
 
 def _nearest(own: Checkpoint, whole: Trace, target: Span) -> Checkpoint:
@@ -290,33 +335,3 @@ def _nearest(own: Checkpoint, whole: Trace, target: Span) -> Checkpoint:
         if is_better and found.agent_name == own.agent_name and not found.untrusted:
             best = found
     return best
-
-
-# --- values of the command line --------------------------------------------------------------------------------------
-
-
-def like(recorded: Any, value: Any) -> Any:
-    """Turn JSON into what stands for a recorded value: a model or dataclass of its type, from a dict.
-
-    Raises:
-        ConfigurationError: it cannot be made of it.
-    """
-    kind = type(recorded)
-    if recorded is None or kind in _PLAIN or type(value) is kind:
-        return value
-    try:
-        if hasattr(kind, "model_validate"):
-            return kind.model_validate(value)
-        if dataclasses.is_dataclass(kind) and isinstance(value, dict):
-            return kind(**value)
-    except Exception as error:
-        raise ConfigurationError(
-            f"{value!r} is no {kind.__qualname__}, as was recorded: {type(error).__name__}: {error}"
-        ) from None
-    raise ConfigurationError(
-        f"a {kind.__qualname__} was recorded, which JSON does not make; change a place in it "
-        f"(llm[2].text=...), or give one in Python: engine.fork(respond={{...}})"
-    )
-
-
-_PLAIN = frozenset({str, int, float, bool, list, dict, tuple, bytes})

@@ -20,12 +20,12 @@ from clearstone.codec.arguments import load_arguments
 from clearstone.debugger import unfit
 from clearstone.debugger.calls import Call
 from clearstone.errors import ConfigurationError, TargetError, TraceNotFoundError
-from clearstone.replay import moved
+from clearstone.replay import guard, moved
 from clearstone.replay.engine import Replay
 from clearstone.replay.guard import unseen
 from clearstone.replay.match import InferredBook, served
 from clearstone.replay.source import Code, Source
-from clearstone.span import Trace
+from clearstone.span import FORK_AT, FORK_CHANGES, FORK_CHECKPOINT, FORK_PARENT, Trace
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -51,6 +51,7 @@ class Preparation:
     _permissions: tuple[frozenset[str], frozenset[str]]
     _passthrough: set[str]
     _pace: bool
+    _everywhere: bool
     _agent: Any
     _changes: tuple[Change, ...]
     _unseen: list[str]
@@ -81,14 +82,22 @@ class Preparation:
         self._checkpoint.require_loadable()
         moved.require_there(self._renames, self._source)
         with self._source.loading():
-            permissions, live = self._permissions, self._passthrough
-            replay = make(
-                self._source.loading, self._trace, permissions=permissions, passthrough=live, paced=self._pace
-            )
-            with run.overriding(replay):  # an outside call that load_state or on_restore makes must not go out
+            replay = self._replay(make)
+            with self._restoring(replay):
                 call = self._call(function, args, kwargs)
             self._unseen = unseen()
+            self._changes = self._source.changes()
             yield replay, call
+
+    def _replay(self, make: Callable[..., Any]) -> Any:
+        permissions, live = self._permissions, self._passthrough
+        return make(self._source.loading, self._trace, permissions=permissions, passthrough=live, paced=self._pace)
+
+    @contextlib.contextmanager
+    def _restoring(self, replay: Replay) -> Iterator[None]:
+        """Restore an agent in the ``with``: what `load_state` or `on_restore` sends must not go out."""
+        with run.overriding(replay), guard.watching(replay.guard, everywhere=self._everywhere):
+            yield
 
     def _call(self, function: str | None, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Call:
         if function is None and args:
@@ -172,6 +181,19 @@ class Preparation:
     def _since(self) -> str:
         """Say what changed in the code; where nothing did, that the hash seed is another one: in one line."""
         return in_one_line(self._changes) or other_hash_seed(self._checkpoint.environment, known())
+
+    def _of_a_fork(self) -> list[str]:
+        """Say so where the recorded run is a fork: with what in it, and what of that a replay does not have."""
+        first = next(iter(self._whole), None)
+        parent = first.attributes.get(FORK_PARENT) if first is not None else None
+        if first is None or parent is None:
+            return []
+        told: Any = first.attributes.get(FORK_CHANGES) or ["nothing"]
+        since = f", as {first.attributes[FORK_CHECKPOINT]}" if FORK_CHECKPOINT in first.attributes else ""
+        notes = [f"This run is itself a fork of {str(parent)[:12]}{since} with {'; '.join(told)}."]
+        if FORK_AT in first.attributes:
+            notes.append("Its state was changed in the middle of it, at a call; a replay does not do that again.")
+        return notes
 
     def _own(self, call: Call) -> Span | None:
         """The recorded call that is made again; None where another one is made."""

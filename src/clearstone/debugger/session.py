@@ -31,10 +31,11 @@ if TYPE_CHECKING:
     from clearstone.checkpoint.model import Checkpoint
     from clearstone.debugger.calls import Call
     from clearstone.record.provider import TracerProvider
+    from clearstone.replay.changes import Then
     from clearstone.replay.engine import Replay
     from clearstone.replay.source import Code
     from clearstone.store.base import TraceReader
-    from clearstone.whatif import Fork, Then
+    from clearstone.whatif import Fork
 
 MockConfig = dict[str, list[str]]
 
@@ -118,7 +119,7 @@ class ReplayEngine(Preparation):
         unseen = [f"What {each} sends is not seen by the guard." for each in self._unseen]
         is_unlike = self._changes or self._ledger.count("changed", "beyond")  # of what diverged the error tells
         since = [self._since()] if is_unlike else []
-        return (*self._source.notes, *self._source.finder.notes(), *unseen, *filter(None, since))
+        return (*self._of_a_fork(), *self._source.notes, *self._source.finder.notes(), *unseen, *filter(None, since))
 
     @property
     def changed_code(self) -> tuple[Change, ...]:
@@ -145,7 +146,6 @@ class ReplayEngine(Preparation):
         """
         with self._prepared(function_name, args, kwargs) as (replay, call):
             self._infer(replay, call)
-            self._changes = self._source.changes()
             with staged(self._checkpoint, replay, everywhere=self._everywhere):
                 return self._driven(replay, call)
 
@@ -195,7 +195,6 @@ class ReplayEngine(Preparation):
             else:
                 lines, notes = console.written_lines(given)
                 notes += console.unknown_types(given, self._trace)
-            self._changes = self._source.changes()
             console.welcome(self._checkpoint, self.notes)
             console.preflight(lines, notes)
             stack.enter_context(staged(self._checkpoint, replay, everywhere=self._everywhere))
@@ -242,7 +241,7 @@ class ReplayEngine(Preparation):
             StateError: the state does not go back into the class.
         """
         from clearstone.debugger import forking
-        from clearstone.whatif import Changes
+        from clearstone.replay.changes import Changes
 
         changes = Changes(
             forking.state_change(state),

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from clearstone.checkpoint.attributes import in_dict, in_slots, slots_of
 from clearstone.codec.renames import how_to_say
 from clearstone.nearest import nearest
-from clearstone.span import MAIN_NAMES
+from clearstone.span import module_name
 
 if TYPE_CHECKING:
     from clearstone.checkpoint.model import Checkpoint
@@ -65,7 +65,7 @@ def name_of(cls: type) -> str:
 
 
 def _named(cls: type) -> str:
-    return f"{'__main__' if cls.__module__ in MAIN_NAMES else cls.__module__}:{cls.__qualname__}"
+    return f"{module_name(cls.__module__)}:{cls.__qualname__}"
 
 
 def _renamed(cls: type, name: str) -> str:

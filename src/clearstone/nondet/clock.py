@@ -21,6 +21,7 @@ it as they inherit every context variable.
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import math
 import threading
@@ -32,7 +33,7 @@ from clearstone.errors import ConfigurationError
 from clearstone.nondet.polling import PollWatch
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping
     from types import FrameType
 
 SECOND = 1_000_000_000
@@ -67,7 +68,8 @@ class VirtualClock:
 
     # A re-entrant lock: a finalizer or a signal handler may read the clock in the middle of a read.
     __slots__ = (
-        "_ahead", "_heard", "_live_ns", "_lock", "_moved", "_shifts", "_steady", "_ticks", "_wall", "_watch",
+        "_ahead", "_heard", "_live_ns", "_lock", "_moved", "_shifts", "_steady", "_ticks", "_waiting", "_wall",
+        "_watch",
     )  # fmt: skip
 
     def __init__(self, start_ns: int) -> None:
@@ -77,6 +79,7 @@ class VirtualClock:
         self._ahead = 0
         self._ticks = 0
         self._live_ns: int | None = None
+        self._waiting: dict[object, Callable[[], object]] = {}
         self._shifts: dict[str, int] = {}
         self._heard: dict[str, int] = {}
         self._watch = PollWatch()
@@ -102,11 +105,26 @@ class VirtualClock:
             How far the wall clock went to be the real one, in nanoseconds.
         """
         with self._lock:
-            if self._live_ns is None:
-                before, self._live_ns = self._wall, _really(time.monotonic_ns)
-                self._wall = max(before, _really(time.time_ns) - self._moved - self._ahead)
-                return self._wall - before
-            return 0
+            if self._live_ns is not None:
+                return 0
+            before, self._live_ns = self._wall, _really(time.monotonic_ns)
+            self._wall = max(before, _really(time.time_ns) - self._moved - self._ahead)
+            for tell in list(self._waiting.values()):
+                tell()
+            return self._wall - before
+
+    @contextlib.contextmanager
+    def when_live(self, tell: Callable[[], object]) -> Iterator[None]:
+        """Call `tell` when the clock becomes the real one within the ``with``, in whatever thread that happens."""
+        key = object()
+        with self._lock:
+            self._waiting[key] = tell
+            if self._live_ns is not None:
+                tell()
+        try:
+            yield
+        finally:
+            self._waiting.pop(key, None)
 
     def time_ns(self) -> int:
         """Return the wall clock in nanoseconds since the epoch; looking moves nothing and is not counted."""

@@ -238,6 +238,8 @@ class LiveSpan(Identified):
         told = self.failure = dump_exception(error)
         self.was_left = not isinstance(error, Exception)
         if _is_cancelled(error):
+            if not _is_task_cancelled():
+                self.set_attribute(run.ITSELF, value=True)
             self.set_status(StatusCode.ERROR, f"cancelled: {told.message}" if told.message else "cancelled")
         else:
             self.set_status(StatusCode.ERROR, f"{told.type_name}: {told.message}")
@@ -374,6 +376,17 @@ class LiveSpan(Identified):
 def _is_cancelled(error: BaseException) -> bool:
     asyncio = sys.modules.get("asyncio.exceptions")  # where it is not loaded, nothing of it was raised
     return asyncio is not None and isinstance(error, asyncio.CancelledError)
+
+
+def _is_task_cancelled() -> bool:
+    """Whether somebody has cancelled the task that runs, and it was not caught yet."""
+    from asyncio import current_task
+
+    try:
+        task = current_task()
+    except RuntimeError:  # no loop runs here
+        return False
+    return task is not None and task.cancelling() > 0
 
 
 def _chunks(chunks: Sequence[tuple[int, int, bytes]]) -> tuple[Chunk, ...]:

@@ -91,18 +91,13 @@ class _Alignment:
     def of_level(self, one: str, other: str) -> Iterator[Parting | tuple[str, str]]:
         """Give the differences between the calls below two; a pair of ids stands for what is below them."""
         before, after = self._levels[0][one], self._levels[1][other]
-        matcher = SequenceMatcher(None, [_key(each) for each in before], [_key(each) for each in after], autojunk=False)
-        for kind, from_one, to_one, from_other, to_other in matcher.get_opcodes():
-            if kind == "equal":
-                for pair in zip(before[from_one:to_one], after[from_other:to_other], strict=True):
-                    yield from self._of_pair(*pair)
-            else:
-                yield from (
-                    Parting("removed", each.name, self._at[0][each.span_id], "") for each in before[from_one:to_one]
-                )
-                yield from (
-                    Parting("added", each.name, "", self._at[1][each.span_id]) for each in after[from_other:to_other]
-                )
+        for first, second in _paired(before, after):
+            if first is not None and second is not None:
+                yield from self._of_pair(first, second)
+            elif first is not None:
+                yield Parting("removed", first.name, self._at[0][first.span_id], "")
+            elif second is not None:
+                yield Parting("added", second.name, "", self._at[1][second.span_id])
 
     def _of_pair(self, one: Span, other: Span) -> Iterator[Parting | tuple[str, str]]:
         where = one.name, self._at[0][one.span_id], self._at[1][other.span_id]
@@ -113,6 +108,39 @@ class _Alignment:
         told, found = _of_outcomes(one.outcome, other.outcome)
         if told:
             yield Parting("outcome", *where, told, found)
+
+
+MOST_COMPARED = 1_000_000
+"""Pairs of calls that are looked at to align two levels; beyond that their calls are paired by their places alone."""
+
+
+def _paired(before: Sequence[Span], after: Sequence[Span]) -> Iterator[tuple[Span | None, Span | None]]:
+    """Pair the calls of two levels, in order; a call that the other level lacks with None."""
+    one, other = [_key(each) for each in before], [_key(each) for each in after]
+    shorter = min(len(one), len(other))
+    start = next((at for at in range(shorter) if one[at] != other[at]), shorter)  # most levels are alike: linear
+    rest = shorter - start
+    end = next((at for at in range(rest) if one[-1 - at] != other[-1 - at]), rest)
+    yield from zip(before[:start], after[:start], strict=True)
+    yield from _aligned(before[start : len(one) - end], after[start : len(other) - end])
+    yield from zip(before[len(one) - end :], after[len(other) - end :], strict=True)
+
+
+def _aligned(before: Sequence[Span], after: Sequence[Span]) -> Iterator[tuple[Span | None, Span | None]]:
+    if len(before) * len(after) > MOST_COMPARED:
+        for first, second in zip_longest(before, after):
+            if first is None or second is None or _key(first) == _key(second):
+                yield first, second
+            else:
+                yield from ((first, None), (None, second))
+        return
+    matcher = SequenceMatcher(None, [_key(each) for each in before], [_key(each) for each in after], autojunk=False)
+    for kind, from_one, to_one, from_other, to_other in matcher.get_opcodes():
+        if kind == "equal":
+            yield from zip(before[from_one:to_one], after[from_other:to_other], strict=True)
+        else:
+            yield from ((each, None) for each in before[from_one:to_one])
+            yield from ((None, each) for each in after[from_other:to_other])
 
 
 def _calls(trace: Trace) -> list[Span]:

@@ -20,7 +20,7 @@ from clearstone.codec.payload import safe_repr, todays_definition
 from clearstone.codec.renames import todays_dotted
 from clearstone.replay import arrays
 from clearstone.replay.walking import Walk, walked
-from clearstone.span import MAIN_NAMES
+from clearstone.span import module_name
 
 DEEPEST = 2000
 """Below this depth two objects of one type count as the same."""
@@ -169,8 +169,7 @@ def is_known_as(kind: type, recorded: str) -> bool:
 
 def names_of(value: Any) -> tuple[str, str]:
     """Return the module and the name of a class or function."""
-    module = str(getattr(value, "__module__", ""))
-    return "__main__" if module in MAIN_NAMES else module, str(getattr(value, "__qualname__", ""))
+    return module_name(str(getattr(value, "__module__", ""))), str(getattr(value, "__qualname__", ""))
 
 
 def closure_of(value: Any) -> Any:

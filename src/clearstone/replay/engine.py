@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from clearstone import nondet, run
 from clearstone.callers import line_here, line_of
 from clearstone.errors import BeyondRecord, ReplayError, ReplayExhausted
-from clearstone.replay import arguments, stopping
+from clearstone.replay import arguments, outcomes, stopping
 from clearstone.replay.effects import Doing, Effects
 from clearstone.replay.guard import Guard
 from clearstone.replay.ledger import TOLD, VERDICT, LedgerEntry, OpenLedger
@@ -195,9 +195,10 @@ class Replay:
         """Return an answer that ends as the recorded call did: at its time, with what it did to its object."""
         given, outcome = found.answer, span.outcome
         does = outcome is not None and outcome.effects is not None and span.site == made.call.site.key
-        kept = kept_of(span)
-        clock = nondet.current_clock.get() if self.follows else None
-        if not does and kept is None and clock is None and given.chunks is None and given.pending is None:
+        kept, is_ended = kept_of(span), outcomes.has_an_end(span)
+        clock = nondet.current_clock.get() if self.follows and (is_ended or not found.is_instead) else None
+        pending = partial(self._ended_by_nobody, made, span) if not is_ended and not found.is_instead else None
+        if not does and kept is None and clock is None and given.chunks is None and pending is None:
             return given
         doing = Doing(self._effects, made.call, span) if does else None
         finish = partial(self._finish, doing, kept, entry) if does or kept is not None else None
@@ -207,11 +208,17 @@ class Replay:
             chunks = self._up_to_the_end(chunks)
         wait = self.stop.sleep if self._paced else None
         pace = Pace(clock, span, finish, at_end=made.call.streams, wait=wait, item=item)
-        pending: Any = partial(self._latched, given.pending) if given.pending is not None else None
         return Answer(given.value, given.error, chunks, given.complete, given.stream, given.awaited, pending, pace)
 
-    def _latched(self, pending: Callable[[], Any]) -> ReplayError:
-        return self.latch(pending())
+    def _ended_by_nobody(self, made: Made, span: Span) -> ReplayError:
+        then = "had not returned when the record ended"
+        if span.outcome is not None:
+            then = "was cancelled when it was recorded, and nobody cancels it now"
+        return self.latch(
+            BeyondRecord(
+                f"{made.call.site.target} {then} ({span.name}, {span.span_id}): there is nothing to answer it with."
+            )
+        )
 
     def _finish(self, doing: Doing | None, kept: Kept | None, entry: list[Any]) -> None:
         """Do what the recorded call did to the generators and to its object; say what of that could not be done."""

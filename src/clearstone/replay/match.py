@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
-from clearstone.errors import BeyondRecord, ReplayError, UnservableOutcome
+from clearstone.errors import ReplayError, UnservableOutcome
 from clearstone.replay import arguments, divergence, outcomes
 from clearstone.replay.lines import quoted
 from clearstone.run import Answer
@@ -54,6 +54,7 @@ class Served(NamedTuple):
         verdict: how it was found.
         told: what is to be said of it.
         refusal: why it is not answered, although it was found.
+        is_instead: whether something else is given than was recorded.
     """
 
     answer: Answer
@@ -61,6 +62,7 @@ class Served(NamedTuple):
     verdict: Verdict
     told: tuple[str, ...] = ()
     refusal: ReplayError | None = None
+    is_instead: bool = False
 
 
 class Book(Protocol):
@@ -112,7 +114,7 @@ class InferredBook:
 
     def answer(self, made: Made) -> Served:
         """Return the outcome recorded for a call (see `Book.answer`)."""
-        site, found = made.call.site, self._record.take(made.call, made.step)
+        found = self._record.take(made.call, made.step)
         verdict: Verdict = "reused"
         told: tuple[str, ...] = ()
         if found is not None:
@@ -123,7 +125,7 @@ class InferredBook:
             span = self._next(made)
             verdict, told = "reused by order", tuple(arguments.told_differences(span, made.call))
         if span.outcome is None:
-            return Served(_pending(site.target, span), span, "interrupted", ("the record ends while it runs",))
+            return Served(Answer(), span, "interrupted", ("the record ends while it runs",))
         try:
             return Served(outcomes.answer(span.outcome, span.attributes), span, verdict, told)
         except UnservableOutcome as error:
@@ -155,16 +157,6 @@ class InferredBook:
         if span is None:
             raise divergence.refusal(made, self._record, self._changes(), self._quoted_then)
         return span
-
-
-def _pending(target: str, span: Span) -> Answer:
-    def ends() -> BeyondRecord:
-        return BeyondRecord(
-            f"{target} had not returned when the record ended ({span.name}, {span.span_id}): there is nothing to "
-            f"answer it with."
-        )
-
-    return Answer(pending=ends)
 
 
 def config(trace: Trace) -> dict[str, list[str]]:

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from asyncio import CancelledError
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from clearstone.codec import payload
-from clearstone.codec.exceptions import load_exception
-from clearstone.run import AWAITED, STREAM, Answer
+from clearstone.codec.exceptions import load_exception, type_name
+from clearstone.run import AWAITED, ITSELF, STREAM, Answer
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from clearstone.run import StreamKind
     from clearstone.span import Outcome, Span, Trace
+
+_CANCELLED = type_name(CancelledError)
 
 NOTHING: Mapping[str, Any] = MappingProxyType({})
 
@@ -33,6 +36,13 @@ def answer(outcome: Outcome, attributes: Mapping[str, Any] = NOTHING) -> Answer:
     chunks = [payload.load(chunk.value) for chunk in outcome.chunks] if outcome.kind == "streamed" else None
     stream: StreamKind = "async iterator" if attributes.get(STREAM) == "async iterator" else "iterator"
     return Answer(value, error, chunks, outcome.complete, stream, bool(attributes.get(AWAITED)))
+
+
+def has_an_end(span: Span) -> bool:
+    """Whether a call ended by itself; False where it had not ended, and where others cancelled it."""
+    failure = span.outcome.failure if span.outcome is not None else None
+    is_cancelled = failure is not None and failure.type_name == _CANCELLED and not span.attributes.get(ITSELF)
+    return span.outcome is not None and not is_cancelled
 
 
 def of_type(trace: Trace, span_type: str) -> list[Span]:

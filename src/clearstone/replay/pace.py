@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from clearstone.nondet.clock import SECOND
@@ -25,6 +26,12 @@ if TYPE_CHECKING:
     from clearstone.nondet import VirtualClock
     from clearstone.nondet.loop import VirtualLoop
     from clearstone.span import Span
+
+A_YEAR = 365 * 86400.0
+"""Longer than any timeout; a replay's clock gets there at once."""
+
+GRACE = 1.0
+"""Seconds."""
 
 
 class Pace:
@@ -81,6 +88,19 @@ class Pace:
         finally:
             self.finish()
 
+    async def forever(self) -> None:
+        """Wait to be cancelled, until the clock has nothing else to wait for.
+
+        Where the clock becomes the real one meanwhile, whoever did it then has as long as it took, and a second.
+        """
+        loop = asyncio.get_running_loop()
+        live = loop.create_future()
+        with self._clock.when_live(partial(_set, loop, live)) if self._clock is not None else contextlib.nullcontext():
+            await asyncio.wait([live], timeout=A_YEAR)
+        if live.done():
+            left = max(0, (self._span.end_ns or 0) - self._span.start_ns) / SECOND
+            await asyncio.sleep(left + GRACE)
+
     def opened(self) -> None:
         """Begin to read a stream."""
         if not self._at_end:
@@ -128,6 +148,17 @@ class Pace:
         finish, self._finish = self._finish, None
         if finish is not None:
             finish()
+
+
+def _set(loop: asyncio.AbstractEventLoop, future: asyncio.Future[None]) -> None:
+    """Set a future, from any thread, unless it is done or its loop is closed."""
+    with contextlib.suppress(RuntimeError):
+        loop.call_soon_threadsafe(_set_now, future)
+
+
+def _set_now(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)
 
 
 def _virtual_loop() -> VirtualLoop | None:

@@ -14,6 +14,7 @@ from clearstone.codec.payload import safe_repr
 from clearstone.codec.redact import MARKER, active
 from clearstone.errors import ConfigurationError
 from clearstone.nearest import nearest
+from clearstone.replay.changes import shaped
 
 NOTHING: Any = object()
 
@@ -32,12 +33,17 @@ class Place:
     root: str
     steps: tuple[tuple[bool, Any], ...]
 
+    @property
+    def attribute(self) -> str:
+        """The attribute of the first holder that is changed, or changed in."""
+        return str(self.steps[0][1])
+
     def put(self, holder: Any, value: Any) -> str:
         """Put a value there.
 
         Args:
             holder: what the place begins at.
-            value: what is put there.
+            value: what is put there (see `clearstone.replay.changes.shaped`).
 
         Returns:
             What was there and what is now, in one line.
@@ -49,6 +55,7 @@ class Place:
             holder = self._read(holder, number, is_item, name)
         is_item, name = self.steps[-1]
         before = self._before(holder, is_item, name)
+        value = shaped(None if before is NOTHING else before, value)
         try:
             if is_item:
                 holder[name] = value
@@ -56,8 +63,8 @@ class Place:
                 setattr(holder, name, value)
         except Exception as error:  # a frozen object, a property, a tuple
             raise ConfigurationError(
-                f"{self.text} cannot be set: {type(error).__name__}: {error}. In Python, state= takes a function of "
-                f"the agent, which may change it in any way"
+                f"{self.text} cannot be set: {type(error).__name__}: {error}. In Python, a function may stand in the "
+                f"place of a value, and change it in any way"
             ) from None
         return f"{self.text}: {'not there' if before is NOTHING else self._shown(before)} -> {self._shown(value)}"
 

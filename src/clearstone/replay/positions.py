@@ -85,6 +85,13 @@ def find_response(trace: Trace, whole: Trace, reference: str) -> Span:
     raise TargetError(f"no recorded outside call is a {name!r}; {nearest(name, names)}")
 
 
+def is_known(trace: Trace, name: str) -> bool:
+    """Whether a span type, a function's name, a position or a span id names a call of a trace."""
+    if _POSITION.fullmatch(name) or any(name == span.span_id for span in trace):
+        return True
+    return any(name == span.span_type or is_named(span, name) for span in outermost_served(trace) if span.site)
+
+
 def is_named(span: Span, name: str) -> bool:
     """Whether a dotted name, or its end, is the recorded function's."""
     target = span.site.replace(":", ".", 1)
