@@ -50,12 +50,6 @@ def place_above() -> Place:
     return place_here() if _is_passed(code.co_filename) else (code, frame.f_lasti)
 
 
-def line_here() -> str:
-    """Return ``file:line`` of the place that makes the call which whoever asks is in the middle of."""
-    found = _users(sys._getframe(1))
-    return f"{found.f_code.co_filename}:{found.f_lineno}" if found is not None else ""
-
-
 def line_of(place: Place) -> str:
     """Return a place as ``file:line``; empty for `NOWHERE`."""
     code, at = place
@@ -76,8 +70,13 @@ def _users(frame: FrameType | None) -> FrameType | None:
         file = frame.f_code.co_filename
         if not _is_passed(file):
             return frame
-        frame = frame.f_back if not file.startswith(_DRIVERS) else None
+        frame = frame.f_back if not _is_drivers(file) else None
     return None
+
+
+@functools.lru_cache(MOST_FILES)
+def _is_drivers(file: str) -> bool:
+    return file.startswith(_DRIVERS)
 
 
 @functools.lru_cache(MOST_FILES)

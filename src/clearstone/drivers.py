@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import inspect
 import sys
-from functools import partial
+from functools import cache, partial
 from types import CoroutineType
 from typing import TYPE_CHECKING, Any
 
@@ -133,6 +133,7 @@ def _function(of: Decoration) -> Callable[..., Any]:  # noqa: C901
     return call
 
 
+@cache
 def _answers() -> Any:
     from clearstone import answers  # in a replay: who records needs none
 

@@ -18,8 +18,7 @@ import os
 import weakref
 from collections.abc import Callable
 from contextvars import ContextVar, Token
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -36,8 +35,7 @@ STREAM, AWAITED, DRAWN, ITSELF = (f"clearstone.{each}" for each in ("stream", "a
 was drawn in it (see `clearstone.nondet.drawn`); nobody cancelled its task, though it raised CancelledError."""
 
 
-@dataclass(frozen=True, slots=True)
-class BoundCall:
+class BoundCall(NamedTuple):
     """A call about to be made: the site, the object it is bound to (None for a function), and its arguments.
 
     `streams` says that it is a generator's, so that its outcome is a stream of chunks, `place` where it is made (None
@@ -77,8 +75,7 @@ class Pace(Protocol):
         """Do what is to be done at its end."""
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(NamedTuple):
     """An outcome given instead of calling: `error` if set, else `chunks` as a stream if set, else `value`.
 
     For a stream `value` is what the generator returns, `error` is raised after the chunks, and `complete` is False

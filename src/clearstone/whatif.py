@@ -12,7 +12,7 @@ model's answers would pass for the new one's).
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from clearstone import nondet, run
@@ -123,7 +123,7 @@ class ForkedReplay(Replay):
             return replayed if replayed is not None else call
         if replayed is not None and replayed.answer is not None:
             pace = RecordedPace(replayed.answer, call)
-            return ServedCall(replace(replayed.answer, chunks=pace.items(), pace=pace))
+            return ServedCall(replayed.answer._replace(chunks=pace.items(), pace=pace))
         call.__class__ = ForkedCall  # made by a recorder that knows nothing of forks, and is to be the current span
         call.replay, call.inside = self, replayed
         return call  # type: ignore[no-any-return]  # of a class that it was not made of

@@ -274,21 +274,27 @@ _definitions: ContextVar[Definitions | None] = ContextVar("clearstone_definition
 _restored: ContextVar[Callable[[], Any] | None] = ContextVar("clearstone_restored", default=None)
 
 
-@contextlib.contextmanager
-def definitions_from(source: Definitions, finder: renames.Finder | None = None) -> Iterator[None]:
-    """Take functions and classes of the recorded `__main__` from elsewhere while loading.
+class definitions_from:  # noqa: N801 - written as a function is
+    """Take functions and classes of the recorded `__main__` from elsewhere while loading, for a ``with`` block.
 
     Args:
         source: asked when the first definition is met; returns today's module of the script, or None for the code
             that was stored. Outside this context it is the running ``__main__`` where that is the same file.
         finder: knows what has another name today, in any module.
     """
-    token, found = _definitions.set(source), renames.current.set(finder)
-    try:
-        yield
-    finally:
-        renames.current.reset(found)
-        _definitions.reset(token)
+
+    __slots__ = ("_finder", "_found", "_source", "_token")
+
+    def __init__(self, source: Definitions, finder: renames.Finder | None = None) -> None:
+        self._source = source
+        self._finder = finder
+
+    def __enter__(self) -> None:
+        self._token, self._found = _definitions.set(self._source), renames.current.set(self._finder)
+
+    def __exit__(self, *_: object) -> None:
+        renames.current.reset(self._found)
+        _definitions.reset(self._token)
 
 
 @contextlib.contextmanager

@@ -175,7 +175,9 @@ class VirtualClock:
             time_ns: nanoseconds since the epoch; one that has passed moves nothing.
         """
         with self._lock:
-            self.advance_ns(max(0, time_ns - self.time_ns()))
+            amount = time_ns - self.time_ns()
+            if amount > 0:
+                self.advance_ns(amount)
 
     # --- of a record that holds what was read -------------------------------------------------------------------------
 

@@ -111,6 +111,9 @@ def by_name(args: Sequence[Any], kwargs: Mapping[Any, Any], names: Sequence[str]
     found: dict[Any, Any] = dict(zip(names, args, strict=False))
     for place in range(len(names), len(args)):
         found[place] = args[place]
+    if found.keys().isdisjoint(kwargs):
+        found.update(kwargs)
+        return found
     for name in kwargs:
         if name in found:  # ``def f(x, /, **more)`` takes another x
             found[names.index(name)] = found[name]

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from clearstone.codec.payload import safe_repr
@@ -77,7 +77,7 @@ class Response:
         Raises:
             ConfigurationError: the value cannot stand there.
         """
-        bare, value = replace(recorded, error=None, pending=None), self.value
+        bare, value = recorded._replace(error=None, pending=None), self.value
         if self.place is not None:
             return bare, self.place.put(recorded.value, value)
         if callable(value) and not isinstance(value, type):
@@ -87,14 +87,14 @@ class Response:
             value = self._made(call)
         if isinstance(value, BaseException):
             told = f"{self.name}: {safe_repr(value)}"
-            return replace(bare, error=value, chunks=None if recorded.chunks is None else []), told
+            return bare._replace(error=value, chunks=None if recorded.chunks is None else []), told
         if recorded.chunks is None:
             value = shaped(recorded.value, value)
-            return replace(bare, value=value), f"{self.name}: {safe_repr(value)}"
+            return bare._replace(value=value), f"{self.name}: {safe_repr(value)}"
         chunks = shaped(list(recorded.chunks), value)
         if not isinstance(chunks, list | tuple):
             raise ConfigurationError(f"{self.name} is a stream; give a list of its items, not {safe_repr(chunks)}")
-        return replace(bare, chunks=list(chunks), complete=True), f"{self.name}: {safe_repr(chunks)}"
+        return bare._replace(chunks=list(chunks), complete=True), f"{self.name}: {safe_repr(chunks)}"
 
     def _require_plain(self) -> None:
         if inspect.iscoroutinefunction(self.value) or inspect.isgeneratorfunction(self.value):

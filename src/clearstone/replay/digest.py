@@ -50,21 +50,27 @@ def quick(value: Any) -> bytes | None:
         pickler.dump(value)
     except (_NotPlain, ValueError, RecursionError, pickle.PicklingError):
         return None
-    return sink.hash.digest()[:SIZE]
+    digest: bytes = sink.hash.digest()
+    return digest[:SIZE]
 
 
 class _Sink:
-    """What a pickler writes, hashed."""
+    """What a pickler writes, hashed: most values come in one piece."""
+
+    __slots__ = ("hash", "size")
 
     def __init__(self) -> None:
-        self.hash = sha256()
-        self._size = 0
+        self.hash: Any = None
+        self.size = 0
 
     def write(self, data: bytes) -> None:
-        self._size += len(data)
-        if self._size > LARGEST:  # without a memo, what is made of one part over and over would be written for ever
+        self.size += len(data)
+        if self.size > LARGEST:  # without a memo, what is made of one part over and over would be written for ever
             raise _NotPlain
-        self.hash.update(data)
+        if self.hash is None:
+            self.hash = sha256(data)
+        else:
+            self.hash.update(data)
 
 
 class _NotPlain(Exception):  # noqa: N818 - never leaves this file

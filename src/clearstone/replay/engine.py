@@ -15,7 +15,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from clearstone import nondet, run
-from clearstone.callers import line_here, line_of
+from clearstone.callers import place_here
 from clearstone.errors import BeyondRecord, ReplayError, ReplayExhausted
 from clearstone.replay import arguments, outcomes, stopping
 from clearstone.replay.effects import Doing, Effects
@@ -135,7 +135,7 @@ class Replay:
             return LiveCall(self)
         if site.replay == "run":
             return self._again(call) if self.book is not None and run.override.get() is self else PASSING
-        if site.target in self.live:
+        if self.live and site.target in self.live:
             return self._live(call)
         return ServedCall(self.serve(call))
 
@@ -158,7 +158,7 @@ class Replay:
         self.stop.heed()
         above = self.above()
         step = above.recorded if isinstance(above, Step) and above.replay is self else ""
-        return Made(call, step, self._ledger.number(call.site.key), _line(call))
+        return Made(call, step, self._ledger.number(call.site.key), call.place or place_here())
 
     def answered(self, made: Made, find: Callable[[Made], Served], attempted: Callable[[Made], object]) -> Answer:
         """Return what `find` gives; a refusal of it, or an earlier one, is raised.
@@ -245,7 +245,7 @@ class Replay:
     def _enter(self, made: Made, span: Span | None, verdict: Verdict, told: tuple[str, ...] = ()) -> list[Any]:
         site, span_id = made.call.site, span.span_id if span is not None else ""
         then = span.called_at if span is not None else ""
-        return self._ledger.enter(verdict, site.key, site.span_type, made.number, span_id, made.line, then, told)
+        return self._ledger.enter(verdict, site.key, site.span_type, made.number, span_id, made.place, then, told)
 
     def _up_to_the_end(self, chunks: Iterable[Any]) -> Iterator[Any]:
         yield from chunks
@@ -321,10 +321,6 @@ def _left(span: Span, number: int) -> LedgerEntry:
     verdict: Verdict = "unused" if span.outcome is not None else "interrupted"
     site = span.site or span.name
     return LedgerEntry(verdict, site, span.span_type, number, span.span_id, recorded_line=span.called_at)
-
-
-def _line(call: BoundCall) -> str:
-    return line_of(call.place) if call.place is not None else line_here()
 
 
 def _verdict(error: ReplayError) -> Verdict:

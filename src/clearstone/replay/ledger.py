@@ -12,8 +12,12 @@ import threading
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
+from clearstone.callers import line_of
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
+
+    from clearstone.callers import Place
 
 Verdict = Literal[
     "reused", "reused by order", "again", "changed", "diverged", "beyond", "live", "unused", "interrupted", "ambiguous"
@@ -126,8 +130,20 @@ class Ledger:
         return " · ".join(f"{each} {found[each]}" for each in shown)
 
 
-VERDICT, TOLD = 0, 7
-"""Places of two fields of an entry."""
+VERDICT, LINE, TOLD = 0, 5, 7
+"""Places of fields of an entry."""
+
+
+class _Lines(dict["Place", str]):
+    """Lines by places, each looked up once: a loop makes its calls at one."""
+
+    def __missing__(self, place: Place) -> str:
+        line = self[place] = line_of(place)
+        return line
+
+
+def _with(fields: list[Any], at: int, value: Any) -> list[Any]:
+    return [*fields[:at], value, *fields[at + 1 :]]
 
 
 class OpenLedger:
@@ -145,7 +161,9 @@ class OpenLedger:
             return number
 
     def enter(self, *fields: Any) -> list[Any]:
-        """Add a call that was made: the fields of its `LedgerEntry`, which is made when somebody reads.
+        """Add a call that was made: the fields of its `LedgerEntry`, but its place instead of its line.
+
+        The entry is made when somebody reads.
 
         Returns:
             The fields; what is known later may be changed in it.
@@ -162,5 +180,6 @@ class OpenLedger:
         values: Mapping[str, str],
     ) -> Ledger:
         """Return the ledger, with what is left of the record at its end (see `Ledger`)."""
-        made = (LedgerEntry(*fields) for fields in self._entries.copy())
+        lines = _Lines()
+        made = (LedgerEntry(*_with(fields, LINE, lines[fields[LINE]])) for fields in self._entries.copy())
         return Ledger((*made, *left), written, unrecorded, values)

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
+from clearstone.callers import line_of
 from clearstone.errors import ReplayError, UnservableOutcome
 from clearstone.replay import arguments, divergence, outcomes
 from clearstone.replay.lines import quoted
@@ -23,6 +24,7 @@ from clearstone.run import Answer
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from clearstone.callers import Place
     from clearstone.replay.ledger import Verdict
     from clearstone.replay.recorded import RecordedCalls
     from clearstone.run import BoundCall
@@ -36,13 +38,18 @@ class Made(NamedTuple):
         call: the call.
         step: the id of the recorded step that it is made in; empty where that is not known.
         number: the how-manieth of its site it is.
-        line: ``file:line`` of the code that makes it; empty where none is known.
+        place: where it is made.
     """
 
     call: BoundCall
     step: str
     number: int
-    line: str
+    place: Place
+
+    @property
+    def line(self) -> str:
+        """``file:line`` of the code that makes it; empty where none is known."""
+        return line_of(self.place)
 
 
 class Served(NamedTuple):

@@ -46,7 +46,7 @@ class Pace:
         item: what is done before each item is given.
     """
 
-    __slots__ = ("_at_end", "_clock", "_finish", "_given", "_item", "_span", "_times", "_wait")
+    __slots__ = ("_at_end", "_clock", "_finish", "_given", "_item", "_span", "_wait")
 
     def __init__(
         self,
@@ -64,7 +64,6 @@ class Pace:
         self._finish = finish
         self._wait = wait
         self._item = item
-        self._times = [span.start_ns, *(chunk.at_ns for chunk in span.chunks)]
         self._given = 0
         if clock is not None:
             clock.follow(span.start_ns)
@@ -131,15 +130,18 @@ class Pace:
 
     def _until_next(self) -> float:
         """Return the seconds on the clock until the next item; 0 for more of them than were recorded."""
-        following = self._times[self._given + 1 : self._given + 2]
-        now = self._clock.time_ns() if self._clock is not None else self._times[self._given]
-        return max(0, following[0] - now) / SECOND if following else 0.0
+        chunks, given = self._span.chunks, self._given
+        if given >= len(chunks):
+            return 0.0
+        before = chunks[given - 1].at_ns if given else self._span.start_ns
+        now = self._clock.time_ns() if self._clock is not None else before
+        return max(0, chunks[given].at_ns - now) / SECOND
 
     def _reach_next(self) -> None:
-        if self._given + 1 < len(self._times):
+        if self._given < len(self._span.chunks):
             self._given += 1
             if self._clock is not None:
-                self._clock.reach_wall(self._times[self._given])
+                self._clock.reach_wall(self._span.chunks[self._given - 1].at_ns)
         if self._item is not None:
             self._item()
 

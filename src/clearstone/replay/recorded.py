@@ -129,13 +129,24 @@ class RecordedCalls:
             runs: whether it runs again; else it is answered.
         """
         site = self._sites.get(call.site.key)
-        for queue, is_exact in site.queues(call) if site is not None else ():
-            with self._lock:
-                span = site.give(queue, step) if site is not None else None
-                if span is not None:
-                    self._note(span, runs=runs)
-                    return Found(span, is_exact)
+        if site is None:
+            return None
+        queue = site.soon(call)
+        span = self._give(site, queue, step, runs=runs) if queue is not None else None
+        if span is not None:  # the way of nearly every call
+            return Found(span)
+        for queue, is_exact in site.queues(call):
+            span = self._give(site, queue, step, runs=runs)
+            if span is not None:
+                return Found(span, is_exact)
         return None
+
+    def _give(self, site: _Site, queue: _Queue, step: str, *, runs: bool) -> Span | None:
+        with self._lock:
+            span = site.give(queue, step)
+            if span is not None:
+                self._note(span, runs=runs)
+            return span
 
     def take_next(self, site: str, step: str, *, runs: bool = False) -> Span | None:
         """Return a call of a site that has not been given, whatever its arguments.
@@ -206,10 +217,14 @@ class _Site:
     def left(self) -> list[Span]:
         return [span for number, span in enumerate(self.spans) if number not in self._given]
 
+    def soon(self, call: BoundCall) -> _Queue | None:
+        """Return calls with the arguments of `call`, if some are found at once."""
+        return next(filter(None, [index.soon(call) for index in self._made(call)]), None)
+
     def queues(self, call: BoundCall) -> Iterator[tuple[_Queue, bool]]:
         """Give the calls with the arguments of `call`, soonest found first, and whether all of those are known."""
         indexes = self._made(call)
-        for index in indexes:  # the way of nearly every call
+        for index in indexes:
             queue = index.soon(call)
             if queue is not None:
                 yield queue, True
@@ -237,11 +252,10 @@ class _Site:
         names = arguments.names_of(call)
         found = self._indexes.get(names)
         if found is None:
-            numbered = [(number, self._steps.of(span.span_id), span) for number, span in enumerate(self.spans)]
-            made = []
-            for redacted in (False, True):
-                of = [each for each in numbered if _is_redacted(each[2]) is redacted]
-                made += [_Index(of, names, redacted=redacted)] if of else []
+            parts: dict[bool, list[tuple[int, str, Span]]] = {False: [], True: []}
+            for number, span in enumerate(self.spans):
+                parts[_is_redacted(span)].append((number, self._steps.of(span.span_id), span))
+            made = [_Index(of, names, redacted=redacted) for redacted, of in parts.items() if of]
             found = self._indexes.setdefault(names, made)
         return found
 

@@ -18,7 +18,7 @@ import importlib
 import importlib.util
 import inspect
 import sys
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
@@ -230,7 +230,7 @@ def _async_streaming(original: Any, respond: Callable[..., Answer | None]) -> Ca
             async for item in original(*args, **kwargs):
                 yield item
             return
-        coming = answers.Coming(replace(answer, chunks=_chunks(answer)))
+        coming = answers.Coming(answer._replace(chunks=_chunks(answer)))
         try:
             async for item in coming:
                 yield item
