@@ -118,7 +118,7 @@ class Site:
         return self.key.replace(":", ".", 1)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Payload:
     """One serialised value.
 
@@ -135,7 +135,17 @@ class Payload:
     data: bytes = field(repr=False)
     buffers: tuple[bytes, ...] = field(default=(), repr=False)
     redacted: bool = False
-    name: bytes = field(default=b"", repr=False, compare=False)
+    name: bytes = field(default=b"", repr=False)
+
+    def __eq__(self, other: object) -> bool:
+        return self._compared == other._compared if isinstance(other, Payload) else NotImplemented
+
+    def __hash__(self) -> int:
+        return hash(self._compared)
+
+    @property
+    def _compared(self) -> tuple[Any, ...]:
+        return self.codec, self.redacted, self.data, self.buffers
 
 
 @dataclass(frozen=True, slots=True)

@@ -346,8 +346,8 @@ def test_what_no_checkpoint_wants_of_a_file_is_not_unpacked(pack: Pack, monkeypa
     read = list[str]()
     original = read_sections
 
-    def counting(file: Any, header: Any, known: Any, names: Any) -> Any:
-        found = original(file, header, known, names)
+    def counting(file: Any, header: Any, known: Any, names: Any, **options: Any) -> Any:
+        found = original(file, header, known, names, **options)
         read.extend(name for name, data in found.items() if len(data) > 1 << 20)
         return found
 

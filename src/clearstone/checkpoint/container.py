@@ -172,12 +172,13 @@ def read_header(path: Path) -> Header:
         return _read_header(path, file)
 
 
-def read(path: Path, known: Collection[str] | None = None) -> tuple[Header, dict[str, bytes]]:
+def read(path: Path, known: Collection[str] | None = None, *, apart: str = "") -> tuple[Header, dict[str, Any]]:
     """Return the header and every section of a file of one step, each checked against its digest.
 
     Args:
         path: the file.
         known: the names of sections the caller understands; None for any.
+        apart: see `read_sections`.
 
     Raises:
         CheckpointNotFoundError: there is no such file.
@@ -187,7 +188,7 @@ def read(path: Path, known: Collection[str] | None = None) -> tuple[Header, dict
         header = _read_header(path, file)
         if file.seek(0, os.SEEK_END) > header.after:
             raise damaged(path, "has bytes after its last section")
-        return header, read_sections(file, header, known)
+        return header, read_sections(file, header, known, apart=apart)
 
 
 def headers(path: Path, file: BinaryIO) -> Iterator[Header]:

@@ -53,7 +53,7 @@ def _loaded(path: Path, number: int | None) -> Checkpoint:
             with container.opened(path) as file:
                 pack = PackFile(path, file)
                 return pack.checkpoint(pack.newest() if number is None else number)
-        header, sections = container.read(path, serial.SECTIONS)
+        header, sections = container.read(path, serial.SECTIONS, apart="payloads")
         return serial.unpack(header.content, sections, untrusted=untrusted(path, trust.why_not(header)))
 
 
@@ -92,7 +92,7 @@ def examined(path: Path, number: int | None) -> tuple[Header, list[Checkpoint]]:
     """
     with _sentences(path):
         if not container.read_header(path).is_pack:
-            header, sections = container.read(path, serial.SECTIONS)
+            header, sections = container.read(path, serial.SECTIONS, apart="payloads")
             return header, [serial.unpack(header.content, sections)]
         with container.opened(path) as file:
             headers = tuple(container.headers(path, file))

@@ -150,10 +150,11 @@ class PackFile:
         return {each[0] for each in self._content(number)["sections"]}
 
     def _section(self, name: str, number: int) -> bytes:
-        return self._sections(number, {name})[name]
+        found: bytes = self._sections(number, {name})[name]
+        return found
 
-    def _sections(self, number: int, names: set[str]) -> dict[str, bytes]:
-        found = read_sections(self._file, self.headers[number], SECTIONS, names)
+    def _sections(self, number: int, names: set[str]) -> dict[str, Any]:
+        found = read_sections(self._file, self.headers[number], SECTIONS, names, apart="payloads")
         self._read += sum(map(len, found.values()))
         if self._read > FREELY + MOST_TIMES * self.headers[-1].after:
             raise damaged(self._path, f"unpacks to more than {self._read} bytes for one checkpoint")

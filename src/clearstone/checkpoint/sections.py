@@ -11,8 +11,9 @@ from __future__ import annotations
 import hashlib
 import os
 import threading
-from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
+from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple, TypeVar
 
+from clearstone.codec.spilled import HELD, Spill
 from clearstone.errors import CheckpointDamagedError
 
 if TYPE_CHECKING:
@@ -21,7 +22,12 @@ if TYPE_CHECKING:
 
     from clearstone.checkpoint.container import Header
 
+Held = TypeVar("Held", bytes, Spill)
+
 ALIGNMENT = 64
+BLOCK = 1 << 20
+"""Bytes that are copied at once."""
+
 SMALLEST_COMPRESSED, TRIED = 256, 1 << 16
 """A section of fewer bytes is stored as it is; of a larger one so many bytes are compressed to see whether it helps."""
 
@@ -83,8 +89,13 @@ def laid_out(sections: Mapping[str, bytes]) -> tuple[list[list[Any]], list[bytes
 
 
 def read_sections(
-    file: BinaryIO, header: Header, known: Collection[str] | None, names: Collection[str] | None = None
-) -> dict[str, bytes]:
+    file: BinaryIO,
+    header: Header,
+    known: Collection[str] | None,
+    names: Collection[str] | None = None,
+    *,
+    apart: str = "",
+) -> dict[str, Any]:
     """Return sections of a step, each checked against its digest.
 
     Args:
@@ -92,6 +103,7 @@ def read_sections(
         header: the step's.
         known: the names the caller understands; None for any.
         names: which to read; None for all, and then nothing may stand between them but zeros.
+        apart: the name of one that is given as a `Spill` where it is large.
 
     Raises:
         CheckpointDamagedError: any part of it is torn, altered, or of a newer version.
@@ -101,16 +113,20 @@ def read_sections(
         listed = [Listed(*each) for each in header.content["sections"]]
         if len({each.name for each in listed}) < len(listed):
             raise damaged(path, "lists a section twice")
-        sections, at = {}, header.end
+        sections: dict[str, Any] = {}
+        at = header.end
         for each in listed:
             if known is not None and each.name not in known and each.critical:
                 raise damaged(path, f"holds a section {each.name!r} that this Clearstone does not know; upgrade it")
             if names is not None and each.name not in names:
                 continue
-            data = _read_section(path, file, header, each, at if names is None else None)
+            _find_section(path, file, header, each, at if names is None else None)
             at = header.end + each.offset + each.length
+            found: Any = _apart(path, file, each) if each.name == apart and each.raw > HELD else None
+            if found is None:
+                found = _raw(path, _read_section(path, file, each), each)
             if known is None or each.name in known:
-                sections[each.name] = _raw(path, data, each)
+                sections[each.name] = found
     except (KeyError, TypeError, ValueError) as error:
         if isinstance(error, CheckpointDamagedError):
             raise
@@ -120,8 +136,8 @@ def read_sections(
     return sections
 
 
-def _read_section(path: Path, file: BinaryIO, header: Header, listed: Listed, at: int | None) -> bytes:
-    """Return a section as it is stored; `at` is where the one before it ended, if that is to be looked at."""
+def _find_section(path: Path, file: BinaryIO, header: Header, listed: Listed, at: int | None) -> None:
+    """Go to where a section begins; `at` is where the one before it ended, if that is to be looked at."""
     begin = header.end + listed.offset
     if not header.end <= begin <= begin + listed.length <= header.after:
         raise damaged(path, f"is torn or altered (section {listed.name!r} is not where it should be)")
@@ -129,20 +145,68 @@ def _read_section(path: Path, file: BinaryIO, header: Header, listed: Listed, at
         file.seek(at)
         if not 0 <= begin - at < ALIGNMENT or any(file.read(begin - at)):
             raise damaged(path, f"is torn or altered (section {listed.name!r} is not where it should be)")
-    left = os.fstat(file.fileno()).st_size - begin
     file.seek(begin)
+
+
+def _read_section(path: Path, file: BinaryIO, listed: Listed) -> bytes:
+    """Return a section as it is stored."""
+    left = os.fstat(file.fileno()).st_size - file.tell()
     data = file.read(listed.length) if listed.length <= left else b""
     if len(data) < listed.length or digest_of(data).hex() != listed.sha256:
-        raise damaged(path, f"is torn or altered (section {listed.name!r} does not match its digest)")
+        raise _does_not_match(path, listed)
     return data
 
 
+def _does_not_match(path: Path, listed: Listed) -> CheckpointDamagedError:
+    return damaged(path, f"is torn or altered (section {listed.name!r} does not match its digest)")
+
+
+def _apart(path: Path, file: BinaryIO, listed: Listed) -> Spill | None:
+    """Return a section in a file of its own; None where there is no room for one: then it takes memory."""
+    begin = file.tell()
+    try:
+        return _copied(path, file, listed)
+    except OSError:
+        file.seek(begin)
+        return None
+
+
+def _copied(path: Path, file: BinaryIO, listed: Listed) -> Spill:
+    """Return a section that was copied into a file and checked there, and unpacked into a second one."""
+    stored, digest, left = Spill(), hashlib.sha256(), listed.length
+    while left:
+        block = file.read(min(left, BLOCK))
+        if not block:
+            break
+        digest.update(block)
+        stored.append(block)
+        left -= len(block)
+    if left or digest.hexdigest() != listed.sha256:
+        raise _does_not_match(path, listed)
+    if not _is_packed(path, listed):
+        return stored
+    import zstandard
+
+    found = Spill()
+    try:
+        with zstandard.ZstdDecompressor().stream_reader(stored.from_start()) as reader:
+            while len(found) <= listed.raw and (block := reader.read(BLOCK)):
+                found.append(block)
+    except zstandard.ZstdError as error:
+        raise _does_not_unpack(path, listed, error) from error
+    return _of_its_length(path, found, listed)
+
+
 def _raw(path: Path, data: bytes, listed: Listed) -> bytes:
+    return _unpacked(path, data, listed) if _is_packed(path, listed) else data
+
+
+def _is_packed(path: Path, listed: Listed) -> bool:
     if listed.codec == "none":
-        return data
+        return False
     if listed.codec != "zstd" or not _is_believed(listed.raw, listed.length):
         raise damaged(path, f"holds a section {listed.name!r} packed as {listed.codec!r}, {listed.raw} bytes")
-    return _unpacked(path, data, listed)
+    return True
 
 
 def _is_believed(raw: int, length: int) -> bool:
@@ -157,7 +221,15 @@ def _unpacked(path: Path, data: bytes, listed: Listed) -> bytes:
         with zstandard.ZstdDecompressor().stream_reader(data) as reader:
             raw = reader.read(listed.raw + 1)
     except zstandard.ZstdError as error:
-        raise damaged(path, f"holds a section {listed.name!r} that does not unpack ({error})") from error
+        raise _does_not_unpack(path, listed, error) from error
+    return _of_its_length(path, raw, listed)
+
+
+def _does_not_unpack(path: Path, listed: Listed, error: Exception) -> CheckpointDamagedError:
+    return damaged(path, f"holds a section {listed.name!r} that does not unpack ({error})")
+
+
+def _of_its_length(path: Path, raw: Held, listed: Listed) -> Held:
     if len(raw) != listed.raw:
         raise damaged(path, f"holds a section {listed.name!r} of another length than it says")
     return raw

@@ -134,12 +134,12 @@ def _optional(checkpoint: Checkpoint, sections: dict[str, bytes]) -> dict[str, A
     return header
 
 
-def unpack(header: Mapping[str, Any], sections: Mapping[str, bytes], *, untrusted: str = "") -> Checkpoint:
+def unpack(header: Mapping[str, Any], sections: Mapping[str, Any], *, untrusted: str = "") -> Checkpoint:
     """Return the checkpoint of the header and sections of a file of one step.
 
     Args:
         header: the header.
-        sections: name to bytes.
+        sections: name to bytes; the payloads of the trace may be in a `Spill`.
         untrusted: see `Checkpoint`.
 
     Raises:

@@ -11,6 +11,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from clearstone.codec import payload
+from clearstone.codec.spilled import Spill, placed
 from clearstone.span import Chunk, Span, Trace
 from clearstone.store import rows
 from clearstone.store.batch import SiteRow, SpanRow
@@ -65,7 +66,7 @@ def _packed(row: SpanRow, span: Span, pile: _Pile) -> dict[str, Any]:
     }
 
 
-def unpack(trace_id: str, table: bytes, payloads: bytes) -> Trace:
+def unpack(trace_id: str, table: bytes, payloads: bytes | Spill) -> Trace:
     """Return the trace of a table and its payloads.
 
     Raises:
@@ -90,7 +91,7 @@ def _unpacked(held: Mapping[str, Any], sites: list[SiteRow], taken: _Taken) -> S
 class _Taken:
     """Payloads out of a pile: one that stands for several is one object."""
 
-    def __init__(self, payloads: bytes) -> None:
+    def __init__(self, payloads: bytes | Spill) -> None:
         self._payloads = payloads
         self._known: dict[tuple[Any, ...], Payload] = {}
 
@@ -100,6 +101,10 @@ class _Taken:
         found = self._known.get(key := tuple(place))
         if found is None:
             form, offset, length, name = place
-            data = self._payloads[offset : offset + length]
-            found = self._known[key] = payload.of_raw(form, data, bytes.fromhex(name))
+            found = self._known[key] = self._made(form, offset, length, bytes.fromhex(name))
         return found
+
+    def _made(self, form: int, offset: int, length: int, name: bytes) -> Payload:
+        if isinstance(self._payloads, Spill):
+            return placed(form, name, self._payloads, offset, length)
+        return payload.of_raw(form, self._payloads[offset : offset + length], name)

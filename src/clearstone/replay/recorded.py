@@ -20,7 +20,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import threading
-from collections import defaultdict, deque
+from collections import defaultdict
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from clearstone.errors import ReplayError
@@ -271,8 +271,8 @@ class _Queue:
 
     def __init__(self, numbers: Iterable[tuple[str, int]] = ()) -> None:
         self.numbers = list(numbers)
-        self._left: deque[tuple[str, int]] | None = None  # made when it is first asked
-        self._of: dict[str, deque[int]] = {}
+        self._left: list[tuple[str, int]] | None = None  # made when it is first asked; the last is the next one
+        self._of: dict[str, list[int]] = {}
 
     def add(self, step: str, number: int) -> None:
         self.numbers.append((step, number))
@@ -284,27 +284,28 @@ class _Queue:
         """Return the first that was not given: of this step, else of one that it is free for."""
         left = self._left if self._left is not None else self._begun()
         own = self._of.get(step) if step else None
-        while own and own[0] in given:
-            own.popleft()
+        while own and own[-1] in given:
+            own.pop()
         if own:
-            return own[0]
-        while left and left[0][1] in given:
-            left.popleft()
-        return next((each for of, each in left if each not in given and steps.is_free_for(step, of)), None)
+            return own[-1]
+        while left and left[-1][1] in given:
+            left.pop()
+        free = (each for of, each in reversed(left) if each not in given and steps.is_free_for(step, of))
+        return next(free, None)
 
     def only(self, step: str, given: set[int]) -> int | None:
         """Return the one of this step that was not given; None where there are more, or none."""
         if self._left is None:
             self._begun()
-        left = (number for number in self._of.get(step, ()) if number not in given)
+        left = (number for number in reversed(self._of.get(step, ())) if number not in given)
         found, more = next(left, None), next(left, None)
         return found if more is None else None
 
-    def _begun(self) -> deque[tuple[str, int]]:
-        self._left = deque(self.numbers)
-        for step, number in self.numbers:
-            self._of.setdefault(step, deque()).append(number)
-        return self._left
+    def _begun(self) -> list[tuple[str, int]]:
+        left = self._left = self.numbers[::-1]
+        for step, number in left:
+            self._of.setdefault(step, []).append(number)
+        return left
 
 
 class _Index:

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from clearstone.codec.keys import Key
+    from clearstone.codec.spilled import Pile
     from clearstone.store.batch import RawPayload
     from clearstone.store.database import Database
 
@@ -213,12 +214,16 @@ class PayloadReader:
         db: the connection.
         folder: where blob files are.
         unpacked: what an earlier reader read; of use if it read through the same connection.
+        pile: makes the payloads of one trace, which are all kept; None where they are looked at one after the other.
     """
 
-    def __init__(self, db: sqlite3.Connection, folder: Path, unpacked: Unpacked | None = None) -> None:
+    def __init__(
+        self, db: sqlite3.Connection, folder: Path, unpacked: Unpacked | None = None, pile: Pile | None = None
+    ) -> None:
         self._db = db
         self._folder = folder
         self.unpacked = unpacked if unpacked is not None and unpacked.db is db else Unpacked(db)
+        self.pile = pile
 
     def raw(self, column: Column) -> tuple[bytes, int, bytes] | None:
         """Return name, form and bytes of what a column holds; None for none.

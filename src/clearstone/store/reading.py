@@ -145,6 +145,8 @@ def _payload(reader: PayloadReader, column: Any) -> Payload | None:
     if found is None:
         return None
     name, form, data = found
+    if reader.pile is not None and name:
+        return reader.pile.payload(form, data, name)
     return payload.of_raw(form, data, name=name or UNNAMED)
 
 

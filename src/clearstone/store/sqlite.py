@@ -14,6 +14,7 @@ import contextlib
 import sqlite3
 from typing import TYPE_CHECKING, Any
 
+from clearstone.codec.spilled import Pile
 from clearstone.errors import StoreError, TraceNotFoundError, UnstorableSpanError
 from clearstone.span import Trace
 from clearstone.store import blobs, reading, schema, search, texts
@@ -98,7 +99,7 @@ class SQLiteTraceStore:
     def get_trace(self, trace_id: str) -> Trace:
         """Return one trace (see `TraceStore.get_trace`)."""
         with self.database.reading() as db, self._understanding():
-            reader, wanted = PayloadReader(db, self.blobs), (reading.trace_bytes(trace_id),)
+            reader, wanted = PayloadReader(db, self.blobs, pile=Pile()), (reading.trace_bytes(trace_id),)
             of_trace = f"WHERE s.trace_id = ? {schema.FIRST_FIRST}"
             found = tuple(reading.whole_spans(db, reader, of_trace, wanted))
         if not found:
