@@ -40,10 +40,10 @@ def place_here() -> Place:
     return (found.f_code, found.f_lasti) if found is not None else NOWHERE
 
 
-def place_above() -> Place:
-    """Return the place that called whoever asks."""
+def place_above(frames: int = 1) -> Place:
+    """Return the place that called whoever asks, or one further up; where that passes calls on, the user's above it."""
     try:
-        frame = sys._getframe(2)
+        frame = sys._getframe(frames + 1)
     except ValueError:  # the interpreter did, at its exit
         return NOWHERE
     code = frame.f_code

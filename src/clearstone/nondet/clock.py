@@ -163,7 +163,7 @@ class VirtualClock:
             time_ns: nanoseconds since the epoch; one that has passed moves nothing.
         """
         with self._lock:
-            amount = time_ns - self.time_ns()
+            amount = time_ns - self._wall - self._moved - self._ahead
             if amount > 0 and self._live_ns is None:
                 self._ahead += amount
                 self._watch.moved()
@@ -175,9 +175,10 @@ class VirtualClock:
             time_ns: nanoseconds since the epoch; one that has passed moves nothing.
         """
         with self._lock:
-            amount = time_ns - self.time_ns()
-            if amount > 0:
-                self.advance_ns(amount)
+            amount = time_ns - self._wall - self._moved - self._ahead
+            if amount > 0 and self._live_ns is None:
+                self._moved += amount
+                self._watch.moved()
 
     # --- of a record that holds what was read -------------------------------------------------------------------------
 

@@ -15,7 +15,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from clearstone import nondet, run
-from clearstone.callers import place_here
+from clearstone.callers import place_above, place_here
 from clearstone.errors import BeyondRecord, ReplayError, ReplayExhausted
 from clearstone.replay import arguments, outcomes, stopping
 from clearstone.replay.effects import Doing, Effects
@@ -129,7 +129,7 @@ class Replay:
         Raises:
             ReplayError: a served call has no recorded outcome, or an earlier one had none.
         """
-        call = BoundCall(site, instance, args, kwargs, streams, place)
+        call = BoundCall(site, instance, args, kwargs, streams, place or place_above(2))  # above what drives the call
         if getattr(self.above(), "is_live", False):  # what a live call calls is live too
             self._enter(self.made(call), None, "live")
             return LiveCall(self)
@@ -175,8 +175,11 @@ class Replay:
             attempted(made)
             self._refuse_again(made, self._refusal)
         try:
-            with self.loading():
+            if run.override.get() is self:  # then what it loads is found already
                 found = find(made)
+            else:
+                with self.loading():
+                    found = find(made)
         except ReplayError as error:
             raise self.unanswered(made, error) from None
         if found.span is not None:
