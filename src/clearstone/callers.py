@@ -31,7 +31,7 @@ MOST_FILES = 1000
 OURS = os.path.dirname(__file__) + os.sep  # noqa: PTH120 - as in the names of code
 _DRIVERS = f"{OURS}debugger{os.sep}"
 STANDARD = ("<frozen", os.path.dirname(getattr(os, "__file__", "") or "/nowhere/") + os.sep)  # noqa: PTH120
-_INSTALLED, _WRAPT = f"{os.sep}site-packages{os.sep}", f"{os.sep}wrapt{os.sep}"
+INSTALLED, _WRAPT = f"{os.sep}site-packages{os.sep}", f"{os.sep}wrapt{os.sep}"
 
 
 def place_here() -> Place:
@@ -83,4 +83,4 @@ def _is_drivers(file: str) -> bool:
 def _is_passed(file: str) -> bool:
     if file.startswith(OURS) or _WRAPT in file:
         return True
-    return file.startswith(STANDARD) and _INSTALLED not in file  # which lies in the standard library's folder
+    return file.startswith(STANDARD) and INSTALLED not in file  # which lies in the standard library's folder

@@ -44,10 +44,15 @@ def carry_into_threads() -> None:
 
 def task_of_now() -> tuple[int, int]:
     """Return what tells this thread from others, and the running task of a thread from its others; 0 without one."""
-    tasks, loop = sys.modules.get("asyncio.tasks"), None  # a program without asyncio is not to wait for its import
-    if tasks is not None:
-        loop = tasks.events._get_running_loop()
-    return threading.get_ident(), id(tasks.current_task(loop)) if tasks is not None and loop is not None else 0
+    task = running_task()
+    return threading.get_ident(), id(task) if task is not None else 0
+
+
+def running_task() -> Any:
+    """Return the running task of this thread; None where there is none."""
+    tasks = sys.modules.get("asyncio.tasks")  # a program without asyncio is not to wait for its import
+    loop = tasks.events._get_running_loop() if tasks is not None else None
+    return tasks.current_task(loop) if tasks is not None and loop is not None else None
 
 
 @contextlib.contextmanager

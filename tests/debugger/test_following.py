@@ -17,7 +17,7 @@ from clearstone.debugger.events import Log, OpenLog
 from clearstone.debugger.following import Follower
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator
+    from collections.abc import AsyncGenerator, Callable, Generator
 
 
 def follow(function: Callable[[], Any], *, is_pressed: bool = False, most: int = 100_000) -> Log:
@@ -62,6 +62,23 @@ def test_a_generator_is_followed_where_it_goes_on() -> None:
         made.close()
 
     assert told(follow(run), function="numbers")[:3] == ["gave 1", "got = 5", "gave 5"]
+
+
+async def parts() -> AsyncGenerator[int, None]:
+    await asyncio.sleep(0.001)
+    yield 1
+    await asyncio.sleep(0)
+    yield 2
+
+
+def test_of_an_async_generator_the_items_are_told_and_not_what_it_waits_for() -> None:
+    async def run() -> None:
+        assert [item async for item in parts()] == [1, 2]
+
+    log = follow(lambda: asyncio.run(run()))
+    found = [each for name in log.sequences for each in told(log, name, "parts")]
+    assert len(found) == 3, found
+    assert not any("Future" in each for each in found)
 
 
 async def later(number: int) -> int:

@@ -67,7 +67,7 @@ def _replayed(job: Job) -> dict[str, Any]:
         try:
             with Follower(log, is_pressed=job["pressed"]).following():
                 result = engine.replay_from_checkpoint(*([job["function"]] if job["function"] else []))
-        except replaying._USAGE:
+        except replaying.USAGE:
             raise
         except BaseException as error:
             failure = error

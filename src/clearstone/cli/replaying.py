@@ -36,7 +36,8 @@ if TYPE_CHECKING:
     from clearstone.replay.ledger import Ledger
     from clearstone.replay.source import Code
 
-_USAGE = (TargetError, CheckpointError, ConfigurationError, StoreError)
+USAGE = (TargetError, CheckpointError, ConfigurationError, StoreError)
+"""What is wrong before a replay begins: exit code 2."""
 
 
 MOST_TOLD = 20
@@ -74,7 +75,7 @@ def replay_checkpoint(checkpoint: Checkpoint, options: Options, *, function: str
     try:
         with contextlib.redirect_stdout(sys.stderr) if as_json else contextlib.nullcontext():
             result = engine.replay_from_checkpoint(*([function] if function else []))
-    except _USAGE:
+    except USAGE:
         raise
     except BaseException as raised:
         error = raised
@@ -96,7 +97,7 @@ def debug_checkpoint(checkpoint: Checkpoint, options: Options, *, function: str 
     engine = engine_for(checkpoint, options)
     try:
         engine.start_debugging_session(*([function] if function else []), mock_config=_mock_config(mocks))
-    except _USAGE:
+    except USAGE:
         raise
     except BaseException as error:
         if error is not engine.told:  # before the first prompt: the session had nothing to show yet

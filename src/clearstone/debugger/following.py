@@ -107,7 +107,7 @@ class Follower:
 
     def _now(self) -> Sequence:
         """Return the sequence of this thread's job, task or callback: one of its own, below who started it."""
-        place, task = self._current.get(), _running_task()
+        place, task = self._current.get(), threads.running_task()
         if task is None and place.task is None:
             return place.sequence
         if task is None:  # a callback, in a copy of the context of the task that asked for it
@@ -172,12 +172,6 @@ class _Place:
         self.task = task
 
 
-def _running_task() -> Any:
-    tasks = sys.modules.get("asyncio.tasks")
-    loop = tasks.events._get_running_loop() if tasks is not None else None
-    return tasks.current_task(loop) if tasks is not None and loop is not None else None
-
-
 def _pause(seconds: float) -> None:
     """Wait really: the replay's own `time.sleep` does not."""
     lock = threading.Lock()
@@ -191,7 +185,7 @@ class _Known:
     `stores` are the names that a line gives a value to, by the line; `arguments` those that are passed.
     """
 
-    __slots__ = ("arguments", "begins", "key", "stores")
+    __slots__ = ("_returns", "arguments", "begins", "key", "stores")
 
     def __init__(self, code: CodeType) -> None:
         name = f"{code.co_filename}\0{code.co_qualname}\0{code.co_firstlineno}"
@@ -200,12 +194,34 @@ class _Known:
         is_looked_at = sys.version_info >= (3, 13) or not (code.co_cellvars or code.co_freevars)
         self.stores = _stores(code) if is_looked_at else {}
         self.arguments = _arguments(code) if is_looked_at else ()
+        waits = code.co_flags & (inspect.CO_COROUTINE | inspect.CO_ASYNC_GENERATOR)
+        self._returns = _returning(code) if waits else None
+
+    def gives(self, at: int, value: Any) -> bool:
+        """Whether a function that leaves its frame gives a value; what a coroutine waits for is the event loop's.
+
+        Args:
+            at: the place of the instruction it leaves with.
+            value: what it hands out.
+        """
+        return self._returns is None or at in self._returns or type(value).__name__ == _WRAPPED
 
 
 def _arguments(code: CodeType) -> tuple[str, ...]:
     count = code.co_argcount + code.co_kwonlyargcount
     count += bool(code.co_flags & inspect.CO_VARARGS) + bool(code.co_flags & inspect.CO_VARKEYWORDS)
     return tuple(name for name in code.co_varnames[:count] if not name.startswith("."))
+
+
+_RETURNS = frozenset({"RETURN_VALUE", "RETURN_CONST"})
+
+_WRAPPED = "async_generator_wrapped_value"
+"""The type of what an async generator yields; what it waits for comes as it is."""
+
+
+def _returning(code: CodeType) -> frozenset[int]:
+    """Return the places of the instructions that a function returns with."""
+    return frozenset(each.offset for each in dis.get_instructions(code) if each.opname in _RETURNS)
 
 
 def _beginning(code: CodeType) -> int:
@@ -249,7 +265,8 @@ class _Frame:
                 self._ended(frame)
             self._line = frame.f_lineno
         elif event == "return":
-            self._ended(frame, "" if _is_awaiting(frame) else f"gave {brief(arg)}")
+            is_given = self._known.gives(frame.f_lasti, arg)
+            self._ended(frame, f"gave {brief(arg)}" if is_given else "")
         return self
 
     def _ended(self, frame: FrameType, gave: str = "") -> None:
@@ -261,12 +278,3 @@ class _Frame:
 def _told(frame: FrameType, names: tuple[str, ...]) -> str:
     held = frame.f_locals
     return ", ".join(f"{name} = {brief(held[name])}" for name in names if name in held)
-
-
-def _is_awaiting(frame: FrameType) -> bool:
-    """Whether a coroutine only waits: what it hands to the event loop is the loop's business, and not the code's."""
-    code = frame.f_code
-    return bool(code.co_flags & inspect.CO_COROUTINE) and dis.opname[code.co_code[frame.f_lasti]] not in _RETURNS
-
-
-_RETURNS = frozenset({"RETURN_VALUE", "RETURN_CONST"})

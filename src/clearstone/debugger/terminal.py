@@ -22,6 +22,7 @@ from types import CodeType, FrameType, TracebackType
 from typing import TYPE_CHECKING, Any
 
 import clearstone
+from clearstone.callers import INSTALLED, STANDARD
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -31,8 +32,6 @@ _HIDDEN_FOLDERS = (
     str(Path(asyncio.__file__).parent) + os.sep,
 )
 _HIDDEN_PACKAGES = ("clearstone.", "wrapt.", "time_machine.", "cloudpickle.")
-_STANDARD_LIBRARY = (str(Path(os.__file__).parent) + os.sep, "<frozen ")
-_INSTALLED = f"{os.sep}site-packages{os.sep}"
 
 
 def is_hidden(frame: FrameType) -> bool:
@@ -49,12 +48,12 @@ def _is_ours(frame: FrameType) -> bool:
 
 
 def _is_standard(frame: FrameType) -> bool:
-    return frame.f_code.co_filename.startswith(_STANDARD_LIBRARY) and _INSTALLED not in frame.f_code.co_filename
+    return frame.f_code.co_filename.startswith(STANDARD) and INSTALLED not in frame.f_code.co_filename
 
 
 def is_installed(frame: FrameType) -> bool:
     """Whether a frame belongs to the standard library or to an installed package."""
-    return frame.f_code.co_filename.startswith(_STANDARD_LIBRARY) or _INSTALLED in frame.f_code.co_filename
+    return frame.f_code.co_filename.startswith(STANDARD) or INSTALLED in frame.f_code.co_filename
 
 
 # A notebook's kernel puts a subclass of its own in the place of pdb.Pdb, with another prompt and other frames.

@@ -22,15 +22,14 @@ import functools
 import itertools
 import json
 import os
-import sysconfig
 import time
 import zlib
 from collections import deque
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar, get_args
 
 from clearstone import run
+from clearstone.callers import INSTALLED, OURS, STANDARD
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -88,13 +87,9 @@ def _is_a_users(caller: FrameType) -> bool:
 @functools.cache
 def _is_library(file: str) -> bool:
     """Whether a file is of the standard library, of Clearstone, or of hypothesis, which times the collector."""
-    if f"{os.sep}site-packages{os.sep}" in file:
-        return f"{os.sep}hypothesis{os.sep}" in file or file.startswith(_OURS)
-    return file.startswith(_LIBRARY)
-
-
-_OURS = str(Path(__file__).parents[1]) + os.sep
-_LIBRARY = ("<frozen", _OURS, *{sysconfig.get_path(name) + os.sep for name in ("stdlib", "platstdlib")})
+    if INSTALLED in file:
+        return f"{os.sep}hypothesis{os.sep}" in file or file.startswith(OURS)
+    return file.startswith((OURS, *STANDARD))
 
 
 # --- kept ------------------------------------------------------------------------------------------------------------

@@ -6,10 +6,9 @@ import functools
 import linecache
 import os
 import sys
-import sysconfig
 from typing import TYPE_CHECKING
 
-from clearstone.callers import OURS
+from clearstone.callers import INSTALLED, OURS, STANDARD
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -34,7 +33,7 @@ def asked_by_us() -> bool:
     frame: FrameType | None = sys._getframe(1)
     while frame is not None and frame.f_code.co_filename in {__file__, _GUARD}:
         frame = frame.f_back
-    while frame is not None and frame.f_code.co_filename.startswith(_STANDARD):
+    while frame is not None and frame.f_code.co_filename.startswith(STANDARD):
         frame = frame.f_back
     return frame is None or frame.f_code.co_filename.startswith(OURS)
 
@@ -50,15 +49,9 @@ def is_import() -> bool:
 @functools.cache
 def is_installed(file: str) -> bool:
     """Whether a file belongs to Python, to an installed package, or to Clearstone."""
-    return file.startswith((OURS, *_STANDARD)) or f"{os.sep}site-packages{os.sep}" in file
+    return file.startswith((OURS, *STANDARD)) or INSTALLED in file
 
 
-def _standard() -> tuple[str, ...]:
-    paths = sysconfig.get_paths()
-    return tuple({paths[name] + os.sep for name in ("stdlib", "platstdlib")})
-
-
-_STANDARD = ("<frozen", *_standard())
 _GUARD = f"{OURS}replay{os.sep}guard.py"
 
 
