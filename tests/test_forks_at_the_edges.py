@@ -159,6 +159,11 @@ def test_a_call_that_nobody_cancels_any_more_has_no_answer() -> None:
     assert isinstance(fork.error, BeyondRecord)
     assert "Agent.slow was cancelled when it was recorded, and nobody cancels it now" in str(fork.error)
     assert live == []
+    (slow,) = [span for span in trace(fork) if span.name == "Agent.slow"]
+    assert "clearstone.cancelled_itself" not in slow.attributes
+    assert slow.outcome is not None
+    assert slow.outcome.failure is not None
+    assert slow.outcome.failure.type_name.endswith("BeyondRecord")
 
 
 def test_a_call_that_nobody_cancels_any_more_does_not_keep_a_live_fork_waiting_for_ever() -> None:

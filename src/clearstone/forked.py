@@ -152,6 +152,8 @@ class RecordedPace:
         except BaseException as error:
             self._end(error)
             raise
+        if self._answer.pending is not None:
+            self._end(self._answer.pending())
 
     def opened(self) -> None:
         """Begin to read a stream."""

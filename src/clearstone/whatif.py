@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from clearstone.replay.guard import Guard
     from clearstone.replay.ledger import Ledger
     from clearstone.replay.match import Book, Made
-    from clearstone.run import OpenCall
+    from clearstone.run import Answer, OpenCall
     from clearstone.span import Span
 
 INSTEAD = "its response is another one in this fork"
@@ -163,6 +163,12 @@ class ForkedReplay(Replay):
         if self.changes.then == "live" and isinstance(error, ReplayDivergence | BeyondRecord | ReplayExhausted):
             raise _GoesLive from None
         return super().unanswered(made, error)
+
+    def ended_by_nobody(self, made: Made, span: Span, given: Answer) -> BaseException:
+        """Say that a call has no answer in this fork: it may be the change that keeps others from cancelling it."""
+        if given.error is None:
+            return super().ended_by_nobody(made, span, given)
+        return self.no_answer(made, span, "was cancelled when it was recorded, and nobody cancels it now")
 
     def change_state(self) -> None:
         """Change the agent, under the guard. What served calls did to what was changed is not done over it."""

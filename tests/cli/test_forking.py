@@ -131,13 +131,20 @@ def test_a_fork_of_a_parent_that_was_erased_needs_another_to_be_compared_with(fa
 
 
 SHAPES = """
+import datetime as dt
 import enum
+from collections import Counter
+from pathlib import Path
 from dataclasses import dataclass, field
+from threading import Lock
 from typing import NamedTuple
 from clearstone import checkpointable, traced
 
 class Mood(enum.Enum):
     GOOD, BAD = "good", "bad"
+
+class Colour(str, enum.Enum):
+    RED, BLUE = "red", "blue"
 
 class Point(NamedTuple):
     x: int
@@ -155,6 +162,10 @@ class Reply:
     at: Point = Point(1, 2)
     parts: list = field(default_factory=lambda: [Part(1)])
     names: frozenset = frozenset("a")
+    colour: Colour = Colour.RED
+    place: Path = Path("/tmp")
+    when: dt.date = dt.date(2026, 1, 1)
+    more: Counter = field(default_factory=Counter)
 
 @checkpointable
 class Agent:
@@ -166,6 +177,9 @@ class Agent:
     def parts(self):
         yield Part(1)
         yield Part(2)
+
+    def __init__(self):
+        self.api_key, self.lock, self.place = "sk-proj-0123456789abcdefghij0123", Lock(), Path("/tmp")
 
     def run(self, limit="3"):
         print(self.ask(), list(self.parts()), repr(limit))
@@ -187,7 +201,8 @@ def test_what_is_typed_takes_the_shape_of_what_was_recorded(shapes: Shell) -> No
     whole = {"text": "t", "part": {"size": 4}, "mood": "bad", "at": [3, 4], "parts": [{"size": 5}, {"size": 6}]}
     run = shapes("fork", "latest", "--respond", f"llm[1]={json.dumps(whole)}", "--respond", 'tool[1]=[{"size": 7}]')
     told = "Reply(text='t', part=Part(size=4), mood=<Mood.BAD: 'bad'>, at=Point(x=3, y=4), parts=[Part(size=5), "
-    assert f"{told}Part(size=6)], names=frozenset({{'a'}})) [Part(size=7)] '3'" in run.stdout, run.stdout + run.stderr
+    assert f"{told}Part(size=6)], names=frozenset({{'a'}}), " in run.stdout, run.stdout + run.stderr
+    assert " [Part(size=7)] '3'" in run.stdout, run.stdout + run.stderr
     run = shapes(
         "fork", "latest",
         *("--respond", 'llm.text={"b": 2}'), *("--respond", 'llm.part={"size": 8}'), *("--respond", 'llm.names=["b"]'),
@@ -201,8 +216,27 @@ def test_what_is_typed_takes_the_shape_of_what_was_recorded(shapes: Shell) -> No
         *("--arg", "limit=4"),
     )  # fmt: skip
     assert "Reply(text='{\"b\": 2}', part=Part(size=8), mood=<Mood.GOOD: 'good'>" in run.stdout, run.stdout + run.stderr
-    assert "names=frozenset({'b'})) [Part(size=1), Part(size=2)] '4'" in run.stdout
+    assert "names=frozenset({'b'})" in run.stdout
+    assert " [Part(size=1), Part(size=2)] '4'" in run.stdout
     assert "changed the argument limit: '3' -> '4'" in run.stdout or "not given -> '4'" in run.stdout
+
+
+def test_texts_and_values_of_other_kinds_take_their_shape_too(shapes: Shell) -> None:
+    given = {"llm.colour": "blue", "llm.place": "/etc", "llm.when": "2026-02-03", "llm.more": '{"a": 2}'}
+    run = shapes("fork", "latest", *(each for name in given for each in ("--respond", f"{name}={given[name]}")))
+    told = (
+        "colour=<Colour.BLUE: 'blue'>, place=PosixPath('/etc'), when=datetime.date(2026, 2, 3), more=Counter({'a': 2}))"
+    )
+    assert told in run.stdout, run.stdout + run.stderr
+
+
+def test_what_was_not_recorded_is_set_as_it_is_typed(shapes: Shell) -> None:
+    given = ["self.api_key=sk-proj-abcdefghij0123456789abcd", "self.lock=5", "self.place=/etc"]
+    run = shapes("fork", "latest", *(each for text in given for each in ("--set", text)))
+    assert run.returncode == 1, run.stderr
+    assert "changed self.lock: " in run.stdout
+    assert "changed self.place: PosixPath('/tmp') -> PosixPath('/etc')" in run.stdout
+    assert "sk-proj-abc" not in run.stdout
 
 
 @pytest.mark.parametrize(
@@ -210,7 +244,8 @@ def test_what_is_typed_takes_the_shape_of_what_was_recorded(shapes: Shell) -> No
     [
         ("llm.mood=worse", "'worse' is no Mood, as was recorded"),
         ('llm.part={"length": 1}', "is no Part, as was recorded: TypeError"),
-        ("llm[1]=5", "a Reply was recorded, which JSON does not make"),
+        ("llm[1]=5", "a Reply was recorded, which 5 does not make"),
+        ("llm.when=soon", "'soon' is no date, as was recorded"),
         ("tool[1]=5", "tool[1] is a stream; give a list of its items, not 5"),
         ("llm.prt=5", "has no attribute 'prt'"),
     ],

@@ -70,6 +70,14 @@ def test_bytes_that_are_not_of_their_form_are_refused_when_they_are_placed() -> 
         placed(form, b"", spill, at, 500)
 
 
+@pytest.mark.parametrize(("at", "length"), [(-5, 300), (0, 1 << 62), (0, 1 << 70), (400, 101), (0, -1)])
+def test_a_place_outside_of_the_file_is_refused(at: int, length: int) -> None:
+    spill = Spill()
+    spill.append(bytes(500))
+    with pytest.raises(ValueError, match="of 500 bytes"):
+        placed(0, b"", spill, at, length)
+
+
 def test_threads_read_from_one_file_at_once() -> None:
     spill = Spill()
     places = [(spill.append(bytes([number]) * 1000), number) for number in range(200)]

@@ -25,6 +25,9 @@ class Reader:
         self.many: list[Any] = [*range(50)]
         self.by_name: dict[str, Any] = {}
         self.members: set[Any] = set()
+        self.view: list[Any] = []
+        self.third: list[Any] = []
+        self.notes: list[Any] = []
 
     @traced(span_type="llm")
     def stream(self, steps: list[Steps]) -> Iterator[int]:
@@ -81,6 +84,23 @@ class Reader:
         for _ in zip(self.stream([["count"], ["append"]]), self.stream([["append"], ["count"]]), strict=True):
             self.count += 10
         raise RuntimeError(self.told())
+
+    @traced(span_type="llm")
+    def alias(self, fill: str) -> Iterator[str]:
+        self.items = self.view = []
+        self.notes = [{"text": ""}]
+        yield "a"
+        self.items.append("x")
+        self.third = self.view
+        if fill == "itself":
+            self.notes[0]["text"] += "a"
+        yield "b"
+
+    def follow_names(self, fill: str) -> None:
+        for item in self.alias(fill):
+            if fill == "consumer":
+                self.notes[0]["text"] += item
+        raise RuntimeError(self.items, self.view, self.third, self.items is self.view is self.third, self.notes)
 
     def leave_one_unfinished(self) -> None:
         self.kept = self.stream([["count"], ["append"]])
@@ -151,6 +171,22 @@ def test_a_call_that_the_consumer_makes_between_two_items_is_not_ambiguous() -> 
 def test_streams_that_are_read_in_turns_are_told_apart() -> None:
     engine = replayed_as_recorded("read_two_in_turns")
     assert engine.ledger.count("ambiguous") == 0
+
+
+@pytest.mark.parametrize("fill", ["nobody", "itself"])
+def test_names_of_one_list_stay_names_of_one_list(fill: str) -> None:
+    engine = replayed_as_recorded("follow_names", fill)
+    assert engine.ledger.count("ambiguous") == (fill == "itself")
+
+
+def test_what_the_consumer_changes_deep_in_what_the_stream_put_there_is_said() -> None:
+    with pytest.raises(RuntimeError):
+        Reader().follow_names("consumer")
+    engine = ReplayEngine(CheckpointManager().load_checkpoint("latest"))
+    with pytest.raises(RuntimeError):
+        engine.replay_from_checkpoint()
+    (told,) = [each.told for each in engine.ledger if each.verdict == "ambiguous"]
+    assert told[0].startswith("what the stream put into self.items, self.view, self.notes was changed deeper down")
 
 
 def test_a_stream_that_nobody_ends_has_done_what_it_did_before_its_items() -> None:

@@ -213,3 +213,38 @@ def test_a_package_that_runs_its_agent_on_import_is_refused_too(tmp_path: Path) 
     assert code == 2
     assert "__name__ ==" in stderr
     assert (project.folder / "live").read_text() == "qq!"
+
+
+IN_THREADS = """
+    from concurrent.futures import ThreadPoolExecutor
+    from threading import Thread
+    from clearstone import checkpointable, traced
+
+    class Result:
+        pass
+
+    @checkpointable
+    class Agent:
+        @traced(span_type="llm")
+        def ask(self, q):
+            return Result()
+
+        def run(self):
+            found = [self.ask(1)]
+            with ThreadPoolExecutor(1) as pool:
+                found.append(pool.submit(self.ask, 2).result())
+            thread = Thread(target=lambda: found.append(self.ask(3)))
+            thread.start()
+            thread.join()
+            raise ValueError([isinstance(each, Result) for each in found])
+
+    if __name__ == "__main__":
+        Agent().run()
+"""
+
+
+def test_what_threads_are_answered_with_is_of_the_classes_of_today(tmp_path: Path) -> None:
+    project = Project(tmp_path)
+    project.script.write_text(textwrap.dedent(IN_THREADS))
+    assert "ValueError: [True, True, True]" in project.run("agent.py").stderr
+    assert "ValueError: [True, True, True]" in project.run("-m", "clearstone", "replay", "latest").stdout

@@ -11,11 +11,14 @@ import contextlib
 import dataclasses
 import enum
 import json
+from copy import copy
 from functools import partial
 from typing import Any
 
 import click
 
+from clearstone.checkpoint.missing import Missing
+from clearstone.codec.exceptions import Unpicklable
 from clearstone.errors import ConfigurationError
 from clearstone.replay.changes import Shaped
 
@@ -63,7 +66,7 @@ def _like(text: str, recorded: Any, value: Any) -> Any:
     Raises:
         ConfigurationError: it cannot be made of it.
     """
-    if isinstance(recorded, str):
+    if type(recorded) is str:
         return value if isinstance(value, str) else text
     if isinstance(value, str) and value == text and text[:1] in set("{[(\"'") and recorded is not None:
         raise ConfigurationError(f"{text!r} is neither JSON nor a Python value")
@@ -82,14 +85,15 @@ def _shaped(recorded: Any, value: Any) -> Any:
         ) from None
     if made is _NO_WAY:
         raise ConfigurationError(
-            f"a {kind.__qualname__} was recorded, which JSON does not make; change a place in it "
-            f"(llm[2].text=...), or give one in Python: engine.fork(respond={{...}})"
+            f"a {kind.__qualname__} was recorded, which {value!r} does not make; change a place in it "
+            f"(llm[2].text=...), or give one in Python: engine.fork(respond={{...}}, state={{...}})"
         )
     return made
 
 
 _NO_WAY = object()
-_PLAIN = frozenset({type(None), str, int, float, bool, bytes, list, dict})
+_PLAIN = frozenset({type(None), str, int, float, bool, bytes, list, dict, Missing, Unpicklable})
+"""Types in whose place a value stands as it is: what was not recorded says nothing of it."""
 
 
 def _made(kind: Any, recorded: Any, value: Any) -> Any:
@@ -106,9 +110,21 @@ def _made(kind: Any, recorded: Any, value: Any) -> Any:
         made = kind(*_contents([*recorded], value)) if has_names else kind(_contents([*recorded], value))
     elif (issubclass(kind, set | frozenset) and isinstance(value, list | set)) or issubclass(kind, enum.Enum):
         made = kind(value)
+    elif isinstance(recorded, dict) and isinstance(value, dict):
+        made = copy(recorded)  # of its own kind: with its default, in its order
+        made.clear()
+        made.update(_contents(recorded, value))
+    elif isinstance(value, str):
+        made = _of_text(kind, value)
     else:
         made = _NO_WAY
     return made
+
+
+def _of_text(kind: Any, value: str) -> Any:
+    """Make a value of its text: a path, a date, a number; `_NO_WAY` where its text is not what it is made of."""
+    made = kind.fromisoformat(value) if hasattr(kind, "fromisoformat") else kind(value)
+    return made if str(made) == value or hasattr(kind, "fromisoformat") else _NO_WAY
 
 
 def _contents(recorded: Any, value: Any) -> Any:

@@ -118,8 +118,10 @@ def placed(form: int, name: bytes, spill: Spill, at: int, length: int) -> Payloa
         length: how many.
 
     Raises:
-        ValueError: the bytes are not of that form.
+        ValueError: there are none, or they are not of that form.
     """
+    if not 0 <= at <= at + length <= len(spill):
+        raise ValueError(f"a value is said to be at {at} to {at + length} of {len(spill)} bytes")
     held = payload.of_raw(form, spill.read(at, length), name)
     return SpilledPayload(form, name, spill, at, length) if length >= SMALLEST else held
 

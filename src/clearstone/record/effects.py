@@ -18,9 +18,11 @@ from __future__ import annotations
 
 import itertools
 import os
+import pickle
 import threading
 import weakref
 from copy import copy
+from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
 from clearstone.codec.arguments import encode_arguments, without_hidden
@@ -106,6 +108,12 @@ class Watch:
     steps: dict[int, dict[str, Any]] | None = None
     """Of a generator that has given an item: what it did before each item, and after the last."""
 
+    copies: dict[int, tuple[Any, Any]] | None = None
+    """Of its steps: containers by id, and what stands for each, so that two names of one are two names of one."""
+
+    marks: dict[int, bytes] | None = None
+    """Of its steps: what each was when it was taken, as a digest."""
+
     def __init__(self, call: RecordedCall) -> None:
         self.call = call
 
@@ -183,13 +191,30 @@ def _take_step(watch: Watch, known: _Object, number: int) -> dict[int, dict[str,
     step: dict[str, Any] = {}
     _find(watch, known, step)
     watch.before = None
-    steps = watch.steps = watch.steps if watch.steps is not None else {}
+    if watch.steps is None or watch.copies is None or watch.marks is None:
+        watch.steps, watch.copies, watch.marks = {}, {}, {}
     for kind in ("set", "contents"):
         for name, value in step.get(kind, {}).items():
-            step[kind][name] = copy(value) if type(value) in CONTAINERS else value
+            step[kind][name] = _copied(value, watch.copies, anew=kind == "contents")
     if step:
-        steps[number] = step
-    return steps
+        watch.steps[number], watch.marks[number] = step, _mark(step)
+    return watch.steps
+
+
+def _copied(value: Any, copies: dict[int, tuple[Any, Any]], *, anew: bool) -> Any:
+    if type(value) not in CONTAINERS:
+        return value
+    if anew or id(value) not in copies:
+        copies[id(value)] = value, copy(value)  # the value too, so that its id stays its own
+    return copies[id(value)][1]
+
+
+def _mark(step: dict[str, Any]) -> bytes:
+    """Return a digest of what a step holds, however deep; empty where that does not pickle."""
+    try:
+        return sha256(pickle.dumps(step, 5)).digest()
+    except Exception:  # the user's code; what is recorded of it says so itself
+        return b""
 
 
 def _new(instance: Any) -> _Object:
@@ -247,12 +272,12 @@ def end(watch: Watch) -> tuple[int, bytes] | None:
     or deque), ``added`` (the new items of a dict), ``contents`` (all of a container that shrank, or of a set),
     ``order``, a number that is higher the later the object was looked at, ``task`` (the thread, and 0 or the task),
     ``arguments`` (``(args, kwargs)`` after a call whose site has ``record_effects=True``), ``ambiguous``. Of a
-    generator that has given items it has ``steps`` instead of the first: such dicts by how many were given before.
+    generator that has given items it has ``steps`` instead of the first: such dicts by how many were given before, and
+    ``deeper``, the numbers of those in which something was changed afterwards.
     """
     found: dict[str, Any] = {}
     if watch.steps is not None and watch.object is not None:
-        steps = _take_step(watch, watch.object, watch.call.chunk_count)
-        found = {"steps": steps} if steps else {}
+        found = _of_steps(watch, _take_step(watch, watch.object, watch.call.chunk_count))
     elif watch.object is not None:
         _find(watch, watch.object, found)
     if watch.arguments is not None:
@@ -266,7 +291,14 @@ def end(watch: Watch) -> tuple[int, bytes] | None:
 
 def so_far(watch: Watch | None) -> tuple[int, bytes] | None:
     """Return what a generator that has not ended has done before its items (see `end`); None of any other call."""
-    return _encoded(watch, {"steps": dict(watch.steps)}) if watch is not None and watch.steps else None
+    return _encoded(watch, _of_steps(watch, dict(watch.steps))) if watch is not None and watch.steps else None
+
+
+def _of_steps(watch: Watch, steps: dict[int, dict[str, Any]]) -> dict[str, Any]:
+    """Return what is kept of steps. What is deep in them is as it is now, whoever has changed it: that is said."""
+    marks = watch.marks or {}
+    deeper = [number for number, step in steps.items() if marks.get(number) and _mark(step) != marks[number]]
+    return {**({"steps": steps} if steps else {}), **({"deeper": deeper} if deeper else {})}
 
 
 def _encoded(watch: Watch, found: dict[str, Any]) -> tuple[int, bytes]:

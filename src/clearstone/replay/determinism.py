@@ -32,7 +32,6 @@ def staged(checkpoint: Checkpoint, replay: Replay, *, everywhere: bool = False) 
     start_ns = _epoch_ns(checkpoint)
     seed = hashlib.blake2b(checkpoint.checkpoint_id.encode()).digest()
     with (
-        replay.loading(),
         nondet.deterministic(start_ns=start_ns, seed=seed, random_state=checkpoint.random_state) as clock,
         run.overriding(replay),
         threads.carrying_also(nondet.carried),

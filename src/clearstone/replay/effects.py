@@ -150,7 +150,14 @@ class Doing:
         step = found["steps"].get(self._given) if isinstance(found, dict) and "steps" in found else None
         if step is None:
             return []
-        return self._effects.do(self._call, {**step, "ambiguous": found.get("ambiguous", False)}, self._span)
+        told = self._effects.do(self._call, {**step, "ambiguous": found.get("ambiguous", False)}, self._span)
+        if self._given in found.get("deeper", ()):
+            names = (name for kind in _DONE for name in step.get(kind, {}))
+            told.append(
+                f"what the stream put into {_named(names)} was changed deeper down afterwards, by it or by its "
+                f"consumer: it is put there as it was at the end; @traced(..., replay='run') runs such a stream again"
+            )
+        return told
 
     def _load(self) -> Any:
         """Return what was recorded, or a sentence that says why it is not known."""

@@ -175,11 +175,8 @@ class Replay:
             attempted(made)
             self._refuse_again(made, self._refusal)
         try:
-            if run.override.get() is self:  # then what it loads is found already
+            with self.loading():  # also in threads, which carry the replay and not this
                 found = find(made)
-            else:
-                with self.loading():
-                    found = find(made)
         except ReplayError as error:
             raise self.unanswered(made, error) from None
         if found.span is not None:
@@ -200,7 +197,7 @@ class Replay:
         does = outcome is not None and outcome.effects is not None and span.site == made.call.site.key
         kept, is_ended = kept_of(span), outcomes.has_an_end(span)
         clock = nondet.current_clock.get() if self.follows and (is_ended or not found.is_instead) else None
-        pending = partial(self._ended_by_nobody, made, span) if not is_ended and not found.is_instead else None
+        pending = partial(self.ended_by_nobody, made, span, given) if not is_ended and not found.is_instead else None
         if not does and kept is None and clock is None and given.chunks is None and pending is None:
             return given
         doing = Doing(self._effects, made.call, span) if does else None
@@ -213,15 +210,17 @@ class Replay:
         pace = Pace(clock, span, finish, at_end=made.call.streams, wait=wait, item=item)
         return Answer(given.value, given.error, chunks, given.complete, given.stream, given.awaited, pending, pace)
 
-    def _ended_by_nobody(self, made: Made, span: Span) -> ReplayError:
-        then = "had not returned when the record ended"
-        if span.outcome is not None:
-            then = "was cancelled when it was recorded, and nobody cancels it now"
-        return self.latch(
-            BeyondRecord(
-                f"{made.call.site.target} {then} ({span.name}, {span.span_id}): there is nothing to answer it with."
-            )
-        )
+    def ended_by_nobody(self, made: Made, span: Span, given: Answer) -> BaseException:
+        """Return what is raised for a call that others had to end, where nobody does.
+
+        What cancelled it may have been above all that is replayed: then it was cancelled, and is.
+        """
+        return given.error or self.no_answer(made, span, "had not returned when the record ended")
+
+    def no_answer(self, made: Made, span: Span, then: str) -> ReplayError:
+        """Latch that a call has no answer."""
+        told = f"{made.call.site.target} {then} ({span.name}, {span.span_id}): there is nothing to answer it with."
+        return self.latch(BeyondRecord(told))
 
     def _finish(self, doing: Doing | None, kept: Kept | None, entry: list[Any]) -> None:
         """Do what the recorded call did to the generators and to its object; say what of that could not be done."""

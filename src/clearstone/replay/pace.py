@@ -27,8 +27,9 @@ if TYPE_CHECKING:
     from clearstone.nondet.loop import VirtualLoop
     from clearstone.span import Span
 
-A_YEAR = 365 * 86400.0
-"""Longer than any timeout; a replay's clock gets there at once."""
+LONGER = 3600.0
+"""Seconds that a call waits for its end longer than it did. A replay's clock gets there at once, unless a task wakes up
+all the time: then it must not take for ever."""
 
 GRACE = 1.0
 """Seconds."""
@@ -93,12 +94,11 @@ class Pace:
         Where the clock becomes the real one meanwhile, whoever did it then has as long as it took, and a second.
         """
         loop = asyncio.get_running_loop()
-        live = loop.create_future()
+        live, took = loop.create_future(), max(0, (self._span.end_ns or 0) - self._span.start_ns) / SECOND
         with self._clock.when_live(partial(_set, loop, live)) if self._clock is not None else contextlib.nullcontext():
-            await asyncio.wait([live], timeout=A_YEAR)
+            await asyncio.wait([live], timeout=took + LONGER)
         if live.done():
-            left = max(0, (self._span.end_ns or 0) - self._span.start_ns) / SECOND
-            await asyncio.sleep(left + GRACE)
+            await asyncio.sleep(took + GRACE)
 
     def opened(self) -> None:
         """Begin to read a stream."""
