@@ -259,6 +259,7 @@ def test_a_refusal_that_the_agent_wraps_is_saved_as_no_failure() -> None:
     assert fork.checkpoint == ""
 
 
+@pytest.mark.once
 def test_forks_are_not_the_latest_checkpoint_and_no_occurrences_of_a_failure() -> None:
     checkpoint = failed("run", "a")
     forks = [engine(checkpoint).fork(respond={"llm[1].text": "x"}) for _ in range(KEPT_PER_FAILURE + 2)]
@@ -433,6 +434,7 @@ def test_restoring_at_a_position_does_not_go_out() -> None:
 # --- comparing -------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.once
 def test_two_long_traces_that_part_in_the_middle_are_compared_call_by_call() -> None:
     checkpoint = failed("run", *"a" * 600)
     fork = engine(checkpoint).fork(respond={"llm[300].text": "other"})

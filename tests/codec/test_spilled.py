@@ -176,6 +176,7 @@ def test_a_large_section_that_unpacks_to_another_length_is_noticed(
         container.read(path, apart="payloads")
 
 
+@pytest.mark.once
 def test_a_large_trace_comes_out_of_its_database_as_it_went_in(tmp_path: Path, room: type[Payload]) -> None:
     spans = [
         Span(
@@ -205,6 +206,7 @@ def long_run(texts: list[str]) -> None:
     raise RuntimeError([echo(each) for each in texts])
 
 
+@pytest.mark.once
 def test_a_long_run_is_replayed_from_a_pack_and_from_a_file_of_its_own(tmp_path: Path, room: type[Payload]) -> None:
     texts = [os.urandom(1500).hex() for _ in range(2500)]
     with pytest.raises(RuntimeError) as recorded:
