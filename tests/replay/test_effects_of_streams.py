@@ -149,6 +149,7 @@ def replayed_as_recorded(name: str, *args: Any) -> ReplayEngine:
 doings = st.lists(st.sampled_from(sorted(DOINGS)), max_size=3)
 
 
+@pytest.mark.once
 @given(
     name=st.sampled_from(["read", "aread"]),
     steps=st.lists(doings, max_size=4),
