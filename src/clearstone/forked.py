@@ -19,7 +19,7 @@ from clearstone.record.recording import RecordedCall
 from clearstone.replay.steps import Step
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Coroutine, Iterable, Iterator
 
     from clearstone.nondet.drawn import Draws, Kind, Log
     from clearstone.replay.engine import Replay
@@ -136,24 +136,23 @@ class RecordedPace:
 
     async def later(self) -> None:
         """End a call that is awaited."""
-        try:
-            if self._pace is not None:
-                await self._pace.later()
-        except BaseException as error:
-            self._end(error)
-            raise
+        if self._pace is not None:
+            await self._waited(self._pace.later())
         self._end_but_streams()
 
     async def forever(self) -> None:
         """Wait for others to end it."""
-        try:
-            if self._pace is not None:
-                await self._pace.forever()
-        except BaseException as error:
-            self._end(error)
-            raise
+        if self._pace is not None:
+            await self._waited(self._pace.forever())
         if self._answer.pending is not None:
             self._end(self._answer.pending())
+
+    async def _waited(self, end: Coroutine[Any, Any, None]) -> None:
+        try:
+            await end
+        except BaseException as error:  # it is cancelled
+            self._end(error)
+            raise
 
     def opened(self) -> None:
         """Begin to read a stream."""

@@ -110,14 +110,9 @@ def read_sections(
     """
     path = header.path
     try:
-        listed = [Listed(*each) for each in header.content["sections"]]
-        if len({each.name for each in listed}) < len(listed):
-            raise damaged(path, "lists a section twice")
         sections: dict[str, Any] = {}
         at = header.end
-        for each in listed:
-            if known is not None and each.name not in known and each.critical:
-                raise damaged(path, f"holds a section {each.name!r} that this Clearstone does not know; upgrade it")
+        for each in _listed(header, known):
             if names is not None and each.name not in names:
                 continue
             _find_section(path, file, header, each, at if names is None else None)
@@ -134,6 +129,16 @@ def read_sections(
     if names is None and at != header.after:
         raise damaged(path, "has bytes after its last section")
     return sections
+
+
+def _listed(header: Header, known: Collection[str] | None) -> list[Listed]:
+    listed = [Listed(*each) for each in header.content["sections"]]
+    if len({each.name for each in listed}) < len(listed):
+        raise damaged(header.path, "lists a section twice")
+    strange = (each.name for each in listed if known is not None and each.name not in known and each.critical)
+    for name in strange:
+        raise damaged(header.path, f"holds a section {name!r} that this Clearstone does not know; upgrade it")
+    return listed
 
 
 def _find_section(path: Path, file: BinaryIO, header: Header, listed: Listed, at: int | None) -> None:

@@ -50,8 +50,9 @@ class Spill:
 
     def append(self, data: bytes) -> int:
         """Write some bytes; return where they begin."""
-        at, view = self._size, memoryview(data)
+        view = memoryview(data)
         with self._lock:
+            at = self._size
             self._file.seek(at)
             while view:
                 view = view[self._file.write(view) :]

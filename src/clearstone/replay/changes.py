@@ -97,7 +97,8 @@ class Response:
         return bare._replace(chunks=list(chunks), complete=True), f"{self.name}: {safe_repr(chunks)}"
 
     def _require_plain(self) -> None:
-        if inspect.iscoroutinefunction(self.value) or inspect.isgeneratorfunction(self.value):
+        kinds = inspect.iscoroutinefunction, inspect.isgeneratorfunction, inspect.isasyncgenfunction
+        if any(is_kind(self.value) for is_kind in kinds):
             raise ConfigurationError(f"{self.name} is answered by a plain function, and {self.value!r} is none")
 
     def _made(self, call: BoundCall) -> Any:
