@@ -84,9 +84,13 @@ def forked(
     whole = engine._whole
     notes = *engine.notes, *(_not_come_to(each, whole) for each in whole if each.span_id in replay.awaited)
     ran = root.name, root.trace_id, whole.trace_id, result, error
-    saved = listed(Wanted(trace=root.trace_id, moment="failure", limit=1)).found
-    its_own = saved[0].checkpoint_id if saved else ""
-    return Fork(*ran, tuple(replay.told), engine.ledger, engine._agent, notes, its_own)
+    own = _saved(root.trace_id) if error is not None else ""
+    return Fork(*ran, tuple(replay.told), engine.ledger, engine._agent, notes, own)
+
+
+def _saved(trace_id: str) -> str:
+    saved = listed(Wanted(trace=trace_id, moment="failure", limit=1)).found
+    return saved[0].checkpoint_id if saved else ""
 
 
 def _root(engine: ReplayEngine, changes: Changes, provider: TracerProvider, name: str) -> LiveSpan:

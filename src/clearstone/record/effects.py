@@ -23,6 +23,7 @@ import threading
 import weakref
 from copy import copy
 from hashlib import sha256
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from clearstone.codec.arguments import encode_arguments, without_hidden
@@ -34,6 +35,8 @@ from clearstone.span import CODEC_MASK, STAND_IN
 from clearstone.threads import task_of_now
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from clearstone.record.looks import Look
     from clearstone.record.recording import RecordedCall
 
@@ -210,11 +213,27 @@ def _copied(value: Any, copies: dict[int, tuple[Any, Any]], *, anew: bool) -> An
 
 
 def _mark(step: dict[str, Any]) -> bytes:
-    """Return a digest of what a step holds, however deep; empty where that does not pickle."""
+    """Return a digest of what a step holds, however deep; empty where nothing in it changes, or it does not pickle."""
+    held = chain.from_iterable(_held(kind, values) for kind, values in step.items())
+    if all(type(each) in _ATOMS for each in held):
+        return b""
     try:
         return sha256(pickle.dumps(step, 5)).digest()
     except Exception:  # the user's code; what is recorded of it says so itself
         return b""
+
+
+def _held(kind: str, values: Any) -> Iterator[Any]:
+    """Give what a part of a step holds, one level deep (see `end`): what is copied cannot change, what is in it can."""
+    for value in values.values() if kind in _PARTS else ():
+        if type(value) in CONTAINERS:
+            yield from value.values() if isinstance(value, dict) else value
+        else:
+            yield value
+
+
+_PARTS = frozenset({"set", "extended", "added", "contents"})
+_ATOMS = frozenset({type(None), bool, int, float, complex, str, bytes})
 
 
 def _new(instance: Any) -> _Object:

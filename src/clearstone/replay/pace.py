@@ -32,7 +32,7 @@ LONGER = 3600.0
 all the time: then it must not take for ever."""
 
 GRACE = 1.0
-"""Seconds."""
+"""Seconds that who cancelled a call then has more for it, once the clock is the real one."""
 
 
 class Pace:
