@@ -90,6 +90,19 @@ FULL = a_span(
 )
 
 
+@pytest.mark.parametrize("first", ["told", "plain", "open"])
+def test_of_several_ends_of_a_span_in_one_batch_the_first_stays(store: TraceStore, first: str) -> None:
+    plain = a_span(T, outcome=Outcome("returned", Payload("pickle", b"N.")))
+    told = replace(plain, status=Status(StatusCode.UNSET, "told"), end_ns=plain.start_ns + 5)
+    started = replace(plain, end_ns=None, outcome=None)
+    given = {"told": [told, plain], "plain": [plain, told], "open": [started, told, plain]}[first]
+    batches = [batch_of([each]) for each in given]
+    store.apply(batches[0]._replace(spans=[row for each in batches for row in each.spans]))
+    (found,) = store.get_trace(T)
+    assert found.end_ns == (plain if first == "plain" else told).end_ns
+    assert found.status.description == ("" if first == "plain" else "told")
+
+
 def test_a_span_with_everything_comes_back_equal(store: TraceStore) -> None:
     write(store, [FULL])
     assert store.get_trace(FULL.trace_id) == Trace(FULL.trace_id, (FULL,))

@@ -207,7 +207,15 @@ def _added(db: sqlite3.Connection, statement: str, row: tuple[Any, ...]) -> int:
 def _span_values(
     batch: Batch, process: int, sites: list[int], column: Callable[[RawPayload | None], Column]
 ) -> tuple[list[tuple[Any, ...]], list[tuple[Any, ...]]]:
-    """Return the values of plain spans (see `schema.PLAIN`), and of the others."""
+    """Return the values of plain spans (see `schema.PLAIN`), which are written first, and of the others.
+
+    Where a batch holds a span as both its rows must be written in their order: then none is plain.
+    """
+
+    def whole(row: SpanRow) -> tuple[Any, ...]:
+        payloads = map(column, (row.input, row.output, row.error, row.effects))
+        return (*row[:3], process, sites[row.site], *row[4:AT_PAYLOADS], *payloads)
+
     plain, others = [], []
     for row in batch.spans:
         (
@@ -219,6 +227,7 @@ def _span_values(
                 column(gave),
             ))  # fmt: skip
         else:
-            payloads = map(column, (given, gave, error, effects))
-            others.append((*row[:3], process, sites[site], *row[4:AT_PAYLOADS], *payloads))
+            others.append(whole(row))
+    if plain and others and not {values[0] for values in plain}.isdisjoint(values[0] for values in others):
+        return [], list(map(whole, batch.spans))
     return plain, others
